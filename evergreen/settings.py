@@ -1,0 +1,81 @@
+"""The environment → `Settings`. Everything is embedded by default and lives under one folder.
+
+Variables start with `EVERGREEN_`; a `.env` file in the working directory is read too. Production is the same code with
+other values: a Postgres URL, an MLflow server, Redis.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from evergreen.types import Utc
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Where everything lives. Each attribute is a variable `EVERGREEN_<NAME>`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EVERGREEN_", env_file=".env", extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
+
+    home: Path = ROOT / ".evergreen"
+    """State of an embedded installation: databases, tables, artifacts, logs."""
+    models_dir: Path = ROOT / "models"
+    """Where the specs are."""
+    feature_repo: Path = ROOT / "feature_repo"
+    """Where Feast's definitions and `feature_store.yaml` are."""
+    database_url: str = ""
+    """Evergreen's own tables (SQLAlchemy URL); default SQLite under `home`."""
+    mlflow_tracking_uri: str = ""
+    """MLflow's tracking and registry; default SQLite under `home`, read in process."""
+    mlflow_ui_url: str = "http://127.0.0.1:5000"
+    """Where people open MLflow; used for links only."""
+    registry_url: str = ""
+    """Feast's SQL registry (SQLAlchemy URL); default SQLite under `home`."""
+    online_store: Literal["sqlite", "redis"] = "sqlite"
+    redis_url: str = "localhost:6379"
+    """Feast's Redis connection string, when `online_store` is redis."""
+    now: Utc | None = None
+    """Pins the logical clock: flows without `as_of` and requests without one are asked at this moment. For replays."""
+    lease_seconds: float = Field(default=30.0, gt=0)
+    """A retrain whose process has died may be taken over after this long."""
+    host: str = "127.0.0.1"
+    serving_port: int = 8000
+    mlflow_port: int = 5000
+    prefect_port: int = 4200
+    serving_poll_seconds: float = Field(default=1.0, gt=0)
+    """How often serving looks for a changed release."""
+
+    @property
+    def data(self) -> Path:
+        """Raw tables, feature tables and training sets."""
+        return self.home / "data"
+
+    @property
+    def artifacts(self) -> Path:
+        """Training jobs' working folders: checkpoints and finished models."""
+        return self.home / "training"
+
+    @property
+    def tables_url(self) -> str:
+        """`database_url` or its embedded default."""
+        return self.database_url or f"sqlite:///{self.home / 'evergreen.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """`mlflow_tracking_uri` or its embedded default."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def feast_registry(self) -> str:
+        """`registry_url` or its embedded default."""
+        return self.registry_url or f"sqlite:///{self.home / 'feast_registry.db'}"
+
+    def clock(self) -> datetime:
+        """The logical now."""
+        return self.now or datetime.now(UTC)

@@ -1,0 +1,320 @@
+"""The nouns that travel between steps.
+
+Frozen, closed, finite, UTC. They carry URIs and digests, never frames, tensors or clients, so each of them survives a
+process boundary, a Prefect result and an MLflow tag. Every decision carries its reasons.
+"""
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import model_validator
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Cell = float | str | None
+"""One feature value as it travels: a number, a category, or missing."""
+
+
+class Fact(BaseModel):
+    """Base of every type here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Cause(StrEnum):
+    """Why a retrain was asked for."""
+
+    BOOTSTRAP = "bootstrap"
+    SCHEDULE = "schedule"
+    DRIFT = "drift"
+    DECAY = "decay"
+    AGE = "age"
+    PERSON = "person"
+
+
+class Window(Fact):
+    """`[start, end)` in UTC."""
+
+    start: Utc
+    end: Utc
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError(f"window ends at {self.end.isoformat()}, not after its start {self.start.isoformat()}")
+        return self
+
+    def __str__(self) -> str:
+        return f"[{self.start:%Y-%m-%d %H:%M}, {self.end:%Y-%m-%d %H:%M})"
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+    @property
+    def length(self) -> timedelta:
+        """From start to end."""
+        return self.end - self.start
+
+
+class TrainingSet(Fact):
+    """A snapshot of rows addressed by its content: the rows before `holdout.start` train, the others judge."""
+
+    uri: str
+    """Path of one Parquet file, sorted by event timestamp and example id."""
+    digest: Digest
+    """Of the content, not of the file's encoding."""
+    model: str
+    feature_service: str
+    as_of: Utc
+    window: Window
+    """Event times of all rows."""
+    holdout: Window
+    """The last part of `window`."""
+    rows: NonNegativeInt
+    holdout_rows: NonNegativeInt
+    features: dict[str, Literal["numeric", "categorical"]]
+    """Model inputs in column order."""
+
+
+class TrainedModel(Fact):
+    """A model artifact in a directory: weights, preprocessing and what is known of how it was made."""
+
+    uri: str
+    digest: Digest
+    """Of the files of the artifact, by name."""
+    training_set: TrainingSet
+    spec_digest: Digest
+    code_revision: str
+    seed: int
+    steps: NonNegativeInt
+    resumed_from_step: NonNegativeInt = 0
+    seconds: NonNegativeFloat
+    ranks: int = 1
+    curve: tuple[dict[str, float], ...] = ()
+    """A row an evaluation: step, epoch, train_loss, validation_loss."""
+
+
+class Scores(Fact):
+    """How well scores matched outcomes on some rows."""
+
+    rows: NonNegativeInt
+    figures: dict[str, float]
+    """`log_loss`, `auc`, `brier`, `calibration_error` (ECE, 10 bins), `base_rate`, `mean_score`; `auc` is left out where
+    only one class is present."""
+
+    def __getitem__(self, name: str) -> float:
+        return self.figures[name]
+
+
+class Evaluation(Fact):
+    """One model's figures on one holdout, whole and by slice."""
+
+    model: str
+    artifact: Digest
+    holdout: Window
+    holdout_digest: Digest
+    days: NonNegativeInt
+    overall: Scores
+    slices: dict[str, Scores] = {}
+    """Keyed `column=value`."""
+
+
+class Check(Fact):
+    """One rule of a decision: what was measured, what was asked, and the verdict in words."""
+
+    name: str
+    passed: bool
+    figure: float
+    rule: str
+    reason: str
+
+
+class GateDecision(Fact):
+    """May this candidate replace the champion?"""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True when every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why not, in words; empty when passed."""
+        return tuple(check.reason for check in self.checks if not check.passed)
+
+
+class ModelVersion(Fact):
+    """One registered version, gated or refused."""
+
+    model: str
+    version: int
+    uri: str
+    """`models:/NAME/VERSION`."""
+    run_id: str
+    artifact: Digest
+    passed: bool
+    reasons: tuple[str, ...] = ()
+
+
+class Prediction(Fact):
+    """One answer that was given."""
+
+    prediction_id: str
+    model: str
+    version: int
+    role: Literal["champion", "challenger"]
+    example_id: str
+    event_timestamp: Utc
+    """The moment whose knowledge the features are of."""
+    answered_at: Utc
+    """Wall clock."""
+    score: float
+    features: dict[str, Cell]
+    stale: tuple[str, ...] = ()
+    """Feature views whose values were missing or older than their TTL, and so not used."""
+    latency_ms: NonNegativeFloat
+
+
+class FeatureDrift(Fact):
+    """One column of a drift report."""
+
+    feature: str
+    method: str
+    score: float
+    threshold: float
+    drifted: bool
+
+
+class DriftReport(Fact):
+    """Current inputs beside those the champion was trained on, one row a feature."""
+
+    model: str
+    window: Window
+    reference: Window
+    rows: NonNegativeInt
+    reference_rows: NonNegativeInt
+    features: tuple[FeatureDrift, ...]
+    uri: str
+    """The Evidently page."""
+
+    @property
+    def share(self) -> float:
+        """Share of the features that drifted."""
+        return sum(f.drifted for f in self.features) / max(len(self.features), 1)
+
+
+class PerformanceReport(Fact):
+    """What served in a window beside what came true."""
+
+    model: str
+    version: int
+    window: Window
+    served: NonNegativeInt
+    labelled: NonNegativeInt
+    scores: Scores | None
+    """None while too few labels are in."""
+    calibration_gap: float | None = None
+    """Mean score minus the share that came true, over the window."""
+    days: NonNegativeInt = 0
+
+    @property
+    def label_share(self) -> float:
+        """Share of what was served that has its outcome."""
+        return self.labelled / self.served if self.served else 0.0
+
+
+class Alarm(Fact):
+    """One trigger that fired, and why."""
+
+    trigger: Cause
+    figure: float
+    rule: str
+    reason: str
+
+
+class RetrainDecision(Fact):
+    """Is it time for a successor?"""
+
+    model: str
+    as_of: Utc
+    retrain: bool
+    alarms: tuple[Alarm, ...]
+    reasons: tuple[str, ...]
+    """Why, or why not."""
+    episode: str | None = None
+    """The stretch of drift this belongs to; None when nothing alarms."""
+
+
+class RetrainRequest(Fact):
+    """What became of one ask for a retrain."""
+
+    request_id: str
+    model: str
+    cause: Cause
+    episode: str
+    as_of: Utc
+    status: Literal["admitted", "suppressed", "done", "failed"]
+    reason: str
+    version: int | None = None
+
+
+class Release(Fact):
+    """Which version serves what share: one row a model, changed by compare-and-swap on `revision`."""
+
+    model: str
+    revision: NonNegativeInt = 0
+    champion: int | None = None
+    challenger: int | None = None
+    challenger_share: Share = 0.0
+    previous: int | None = None
+    changed_at: Utc
+    """Logical time of the last change; a challenger's dwell counts from here."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.challenger is None) != (self.challenger_share == 0.0):
+            raise ValueError(f"challenger {self.challenger} with share {self.challenger_share}: both or neither")
+        if self.challenger is not None and self.challenger == self.champion:
+            raise ValueError(f"version {self.champion} cannot be champion and challenger at once")
+        return self
+
+
+class LiveFigures(Fact):
+    """What one role did in production since the release last changed."""
+
+    version: int
+    rows: NonNegativeInt
+    labelled: NonNegativeInt
+    scores: Scores | None
+    p99_latency_ms: NonNegativeFloat
+
+
+class ReleaseDecision(Fact):
+    """What to do with the challenger now."""
+
+    action: Literal["hold", "advance", "promote", "roll_back"]
+    checks: tuple[Check, ...]
+    reasons: tuple[str, ...]
+
+
+class JournalEntry(Fact):
+    """One change of a release."""
+
+    model: str
+    revision: int
+    action: str
+    actor: str
+    reason: str
+    at: Utc
+    before: Release | None
+    after: Release
