@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         return self.home / "training"
 
     @property
+    def models_cache(self) -> Path:
+        """Artifacts of registered versions, fetched once."""
+        return self.home / "models"
+
+    @property
     def tables_url(self) -> str:
         """`database_url` or its embedded default."""
         return self.database_url or f"sqlite:///{self.home / 'evergreen.db'}"

@@ -255,6 +255,18 @@ class RetrainDecision(Fact):
     """The stretch of drift this belongs to; None when nothing alarms."""
 
 
+class WatchCheck(Fact):
+    """One past look at a model: what it saw and what was decided, as later checks need it."""
+
+    model: str
+    version: int
+    """The champion that was looked at."""
+    window: Window
+    alarms: tuple[Alarm, ...]
+    retrain: bool
+    episode: str | None = None
+
+
 class RetrainRequest(Fact):
     """What became of one ask for a retrain."""
 
@@ -318,3 +330,14 @@ class JournalEntry(Fact):
     at: Utc
     before: Release | None
     after: Release
+
+
+class Outcome(Fact):
+    """What a retrain came to."""
+
+    model: str
+    verdict: Literal["passed", "refused", "suppressed"]
+    reasons: tuple[str, ...]
+    request: RetrainRequest
+    version: ModelVersion | None = None
+    release: Release | None = None

@@ -1,0 +1,1 @@
+"""@flow only: each reads as a table of contents."""

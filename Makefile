@@ -1,0 +1,43 @@
+# Everything runs from one environment, `.venv`, made on first use from constraints.txt.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test test-all test-slow check bench clean
+
+help:            ## what there is
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/' | sed 's/^/make /'
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Evergreen needs Python 3.11 or newer; this is %d.%d. Choose another with make PYTHON=..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)   ## watch a model rot and be replaced: months of real flights in some minutes
+	$(BIN)/python -m demo
+
+up: $(READY)     ## Prefect, MLflow and the serving API on this machine; Ctrl-C takes them down
+	@exec $(BIN)/python -m stack
+
+test: $(READY)   ## the test suite
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: test test-slow ## the suite, then the slow tests
+
+test-slow: $(READY) ## only the slow tests: whole flows, kills, the demo
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## the measurements of bench/RESULTS.md
+	$(BIN)/python -m bench.features
+
+clean:           ## the environment and all embedded state
+	rm -rf $(VENV) .evergreen reports

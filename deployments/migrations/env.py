@@ -1,0 +1,27 @@
+"""Alembic's entry: on the connection it is given (`evergreen.adapters.tables.migrate`), else on the settings' database."""
+
+from alembic import context
+from sqlalchemy import Connection
+
+from evergreen.adapters.tables import Base, open_engine
+from evergreen.settings import Settings
+
+
+def run(connection: Connection) -> None:
+    """Run the migrations inside the connection's transaction."""
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        render_as_batch=connection.dialect.name == "sqlite",  # SQLite alters a table by copying it
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    run(given)
+else:
+    with open_engine(Settings().tables_url).connect() as own:
+        run(own)
+        own.commit()

@@ -1,0 +1,236 @@
+"""Evidently: current inputs beside those the champion was trained on, as figures and as one HTML page.
+
+The only module that knows Evidently. It measures and draws; whether drift starts anything is the policy's to say. Our own
+part: a changed missing share, which Evidently's methods cannot see because they drop missing values first, and a threshold
+that leaves room for what two samples of one distribution differ by anyway.
+Called by the watch task with at most `[monitor].report_rows` rows a side. Importing Evidently costs 3.5 to 6 CPU seconds,
+so it is imported inside the functions: a process that never draws a report never pays. To measure another kind of column,
+add its method to `METHODS`; to add a part to the page, append a widget in `_page`.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from evergreen.errors import DataError
+from evergreen.types import DriftReport, FeatureDrift, Window
+
+Kind = Literal["numeric", "categorical"]
+METHODS: dict[Kind, str] = {"numeric": "wasserstein", "categorical": "jensenshannon"}
+"""Distances, not p-values: they mean the same at every number of rows. Wasserstein is in reference standard deviations."""
+MAX_DISTANCE = 0.1
+MAX_MISSING_CHANGE = 0.1
+"""Drifted when the missing share moved by more than this."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One feature on both sides: missing shares, and the distance with its widgets where there is one."""
+
+    kind: Kind
+    missing: tuple[float, float]
+    threshold: float
+    distance: float | None = None
+    widgets: tuple[Any, ...] = ()
+
+
+def drift_report(
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    inputs: Mapping[str, Kind],
+    *,
+    model: str,
+    window: Window,
+    reference_window: Window,
+    html: Path,
+    score: str | None = None,
+    label: str | None = None,
+) -> DriftReport:
+    """Compare `current` with `reference` column by column and write the page to `html`.
+
+    Both frames hold a row an example and at least the columns of `inputs`; draw them down first, the cost grows with the
+    rows. With `score` and `label` the page also shows the quality of the labelled rows of `current`, beside that of
+    `reference` if it carries both columns too. A feature has one row in the report: the distance of its values or the
+    change of its missing share, whichever is further over its threshold; a column with no value on one side has only the
+    latter. Raises `DataError` when a side is empty or lacks columns.
+    """
+    for side, frame in (("reference", reference), ("current", current)):
+        _require(frame, inputs, side)
+    before, now = _clean(reference, inputs), _clean(current, inputs)
+    columns, verdict = _measure(before, now, inputs)
+    features = tuple(_worse(name, column) for name, column in columns.items())
+    quality = _quality(reference, current, score, label) if score and label else []
+    _write(html, _page(features, columns, [*verdict, *quality], f"{model} in {window}, beside {reference_window}"))
+    return DriftReport(
+        model=model,
+        window=window,
+        reference=reference_window,
+        rows=len(current),
+        reference_rows=len(reference),
+        features=features,
+        uri=str(html),
+    )
+
+
+def _require(frame: pd.DataFrame, inputs: Mapping[str, Kind], side: str) -> None:
+    if frame.empty:
+        raise DataError(
+            f"the {side} side of the drift report has no rows; choose a window in which something was served"
+        )
+    missing = [name for name in inputs if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"the {side} side of the drift report lacks the features {missing}; "
+            "compare rows of one version with the training set of that version"
+        )
+
+
+def _clean(frame: pd.DataFrame, inputs: Mapping[str, Kind]) -> pd.DataFrame:
+    """The input columns as floats and strings, everything that is not a value missing."""
+    cleaned = {}
+    for name, kind in inputs.items():
+        if kind == "numeric":
+            # What is no number counts as missing: a column that turned to text shows as a missing share, not as a crash.
+            values = pd.to_numeric(frame[name], errors="coerce").astype(float)
+            cleaned[name] = values.where(np.isfinite(values))
+        else:
+            cleaned[name] = frame[name].where(frame[name].isna(), frame[name].astype(str)).astype(object)
+    return pd.DataFrame(cleaned, index=frame.index)
+
+
+def _measure(
+    reference: pd.DataFrame, current: pd.DataFrame, inputs: Mapping[str, Kind]
+) -> tuple[dict[str, _Column], list[Any]]:
+    """Every feature measured, and the widgets of Evidently's own verdict over all of them."""
+    missing = {name: (float(reference[name].isna().mean()), float(current[name].isna().mean())) for name in inputs}
+    columns = {
+        name: _Column(kind, missing[name], _threshold(reference[name], current[name], kind))
+        for name, kind in inputs.items()
+    }
+    # Evidently raises on a column without any value.
+    measured = {name: column for name, column in columns.items() if max(column.missing) < 1.0}
+    if not measured:
+        return columns, []
+    evidently = _evidently()
+    drifts = {
+        name: evidently.metrics.ValueDrift(column=name, method=METHODS[column.kind], threshold=column.threshold)
+        for name, column in measured.items()
+    }
+    verdict = evidently.metrics.DriftedColumnsCount(
+        columns=list(measured),
+        num_method=METHODS["numeric"],
+        cat_method=METHODS["categorical"],
+        per_column_threshold={name: column.threshold for name, column in measured.items()},
+    )
+    definition = evidently.DataDefinition(
+        numerical_columns=[name for name, column in measured.items() if column.kind == "numeric"],
+        categorical_columns=[name for name, column in measured.items() if column.kind == "categorical"],
+    )
+    sides = [evidently.Dataset.from_pandas(side[list(measured)], definition) for side in (current, reference)]
+    results = evidently.Report([verdict, *drifts.values()]).run(*sides).metric_results
+    for name, drift in drifts.items():
+        found, column = results[drift.metric_id], columns[name]
+        columns[name] = _Column(
+            column.kind, column.missing, column.threshold, float(found.value), tuple(found.get_widgets())
+        )
+    return columns, results[verdict.metric_id].get_widgets()
+
+
+def _threshold(reference: pd.Series, current: pd.Series, kind: Kind) -> float:
+    """`MAX_DISTANCE`, plus for categories the distance that sampling alone makes.
+
+    Two samples of n and m rows of one distribution over k categories have an expected Jensen-Shannon divergence of about
+    (k - 1) / 8 * (1/n + 1/m) nats (its second-order expansion is an eighth of a chi-square): with a hundred destinations
+    and 2,000 rows a side the distance is above 0.1 though nothing drifted.
+    """
+    rows = (int(reference.notna().sum()), int(current.notna().sum()))
+    if kind == "numeric" or not all(rows):
+        return MAX_DISTANCE
+    categories = len(set(reference.dropna()) | set(current.dropna()))
+    return float(np.sqrt(MAX_DISTANCE**2 + (categories - 1) / 8 * (1 / rows[0] + 1 / rows[1])))
+
+
+def _worse(name: str, column: _Column) -> FeatureDrift:
+    change = abs(column.missing[1] - column.missing[0])
+    if column.distance is None or change / MAX_MISSING_CHANGE > max(column.distance / column.threshold, 1.0):
+        method, figure, threshold = "missing share", change, MAX_MISSING_CHANGE
+    else:
+        method, figure, threshold = METHODS[column.kind], column.distance, column.threshold
+    return FeatureDrift(feature=name, method=method, score=figure, threshold=threshold, drifted=figure > threshold)
+
+
+def _quality(reference: pd.DataFrame, current: pd.DataFrame, score: str, label: str) -> list[Any]:
+    """Widgets of ROC and log loss over rows with an outcome; none where an outcome is missing altogether."""
+    sides = [_scored(side, score, label) for side in (current, reference)]
+    if sides[0] is None:
+        return []
+    evidently = _evidently()
+    definition = evidently.DataDefinition(
+        classification=[evidently.BinaryClassification(target="label", prediction_probas="score", pos_label=1)]
+    )
+    now, before = (None if side is None else evidently.Dataset.from_pandas(side, definition) for side in sides)
+    metrics = [evidently.metrics.RocAuc(), evidently.metrics.LogLoss()]
+    results = evidently.Report(metrics).run(now, before).metric_results
+    return [widget for metric in metrics for widget in results[metric.metric_id].get_widgets()]
+
+
+def _scored(frame: pd.DataFrame, score: str, label: str) -> pd.DataFrame | None:
+    """Score and label of the rows that have both; None unless both outcomes occur."""
+    if score not in frame.columns or label not in frame.columns:
+        return None
+    rows = pd.DataFrame({"score": frame[score], "label": frame[label]}).dropna()
+    return rows.astype({"score": float, "label": int}) if rows["label"].nunique() == 2 else None
+
+
+def _page(features: tuple[FeatureDrift, ...], columns: Mapping[str, _Column], more: list[Any], title: str) -> list[Any]:
+    """Our table, furthest over its threshold first and a row's histogram behind it, then Evidently's own widgets."""
+    _evidently()
+    from evidently.legacy.renderers.html_widgets import (
+        ColumnDefinition,
+        RichTableDataRow,
+        RowDetails,
+        rich_table_data,
+    )
+
+    rows = []
+    for feature in sorted(features, key=lambda f: f.score / f.threshold, reverse=True):
+        column, details = columns[feature.feature], RowDetails()
+        for widget in column.widgets:
+            details.with_part(feature.feature, widget)
+        cells = {
+            "feature": feature.feature,
+            "kind": column.kind,
+            "method": feature.method,
+            "score": f"{feature.score:.3f}",
+            "threshold": f"{feature.threshold:.3f}",
+            "drifted": "drifted" if feature.drifted else "",
+            "missing_before": f"{column.missing[0]:.1%}",
+            "missing_now": f"{column.missing[1]:.1%}",
+        }
+        rows.append(RichTableDataRow(details=details, fields=cells))
+    heads = ("Feature", "Kind", "Measure", "Score", "Threshold", "Verdict", "Missing before", "Missing now")
+    shown = [ColumnDefinition(head, name) for head, name in zip(heads, cells, strict=True)]
+    return [rich_table_data(title=title, columns=shown, data=rows, rows_per_page=50), *more]
+
+
+def _write(html: Path, widgets: list[Any]) -> None:
+    from evidently.core.metric_types import render_widgets
+
+    html.parent.mkdir(parents=True, exist_ok=True)
+    partial = html.with_name(html.name + ".partial")
+    partial.write_text(render_widgets(widgets), encoding="utf-8")
+    partial.replace(html)  # a killed check leaves no half page under the final name
+
+
+def _evidently() -> Any:
+    """The library, with its telemetry off."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # read at import
+    import evidently
+    import evidently.metrics
+
+    return evidently

@@ -1,0 +1,61 @@
+"""What a version said in a window beside what came true.
+
+Pure over a frame of `PredictionLog.frame`: no clock, no storage. Figures come from `evergreen.evaluation`, as at the
+gate. Figures of a window wait until enough of its outcomes are in: those that are known early are not a fair sample of
+all (a flight that leaves on time lands first).
+Called by the watch flow. To report another figure, add it to `evergreen.evaluation.score_rows`.
+"""
+
+import pandas as pd
+
+from evergreen.evaluation import score_rows
+from evergreen.monitoring.windows import in_window, require_columns
+from evergreen.spec import MonitorConfig
+from evergreen.types import PerformanceReport, Window
+
+NEEDED = ("event_timestamp", "version", "score", "label")
+
+
+def performance(
+    frame: pd.DataFrame, *, model: str, version: int, window: Window, config: MonitorConfig
+) -> PerformanceReport:
+    """Score what `version` answered in `window`.
+
+    `frame` holds one row a prediction with `event_timestamp`, `version`, `score` and `label` (NaN while unknown); rows
+    of other versions and outside the window are left out. `scores` and `calibration_gap` are None while fewer than
+    `min_labels` outcomes, or less than `min_label_share` of them, are in; a window in which the version answered
+    nothing is a report with zero rows. `days` counts the UTC days with an outcome. Raises `DataError` naming missing
+    columns.
+    """
+    require_columns(frame, NEEDED)
+    served = in_window(frame, window)
+    served = served[served["version"] == version]
+    labelled = served[served["label"].notna()]
+    report = PerformanceReport(
+        model=model,
+        version=version,
+        window=window,
+        served=len(served),
+        labelled=len(labelled),
+        scores=None,
+        days=labelled["event_timestamp"].dt.floor("D").nunique(),
+    )
+    if waits_for_labels(report, config) is not None:
+        return report
+    scores = score_rows(labelled["label"].to_numpy(dtype=int), labelled["score"].to_numpy(dtype=float))
+    gap = scores["mean_score"] - scores["base_rate"]
+    return report.model_copy(update={"scores": scores, "calibration_gap": gap})
+
+
+def waits_for_labels(report: PerformanceReport, config: MonitorConfig) -> str | None:
+    """Why labelled figures must wait, in words; None when they need not."""
+    if not report.served:
+        return f"version {report.version} answered nothing in {report.window}"
+    if report.label_share < config.min_label_share:
+        return (
+            f"{report.labelled:,} of {report.served:,} answers have outcomes, "
+            f"[monitor].min_label_share asks for {config.min_label_share:.0%}"
+        )
+    if report.labelled < config.min_labels:
+        return f"{report.labelled:,} outcomes are in, [monitor].min_labels asks for {config.min_labels:,}"
+    return None

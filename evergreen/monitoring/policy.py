@@ -1,0 +1,165 @@
+"""Is it time for a successor? The rules of `[monitor]` and `[retrain]` over reports and past checks.
+
+Pure: no clock, no storage, no events. `decide` asks each trigger for its finding, requires that the newest
+`persistence` windows all alarmed, and names the episode the alarm belongs to. Whether a retrain is then started is
+admission's to say: it lets one through an episode.
+Called by the watch flow; thresholds come from the model's file. To add a trigger, write a function that returns a
+`Finding` and call it in `_findings`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from evergreen.monitoring.performance import waits_for_labels
+from evergreen.spec import ModelSpec, MonitorConfig
+from evergreen.types import Alarm, Cause, DriftReport, Evaluation, PerformanceReport, RetrainDecision, WatchCheck
+
+MIN_DAY_SHARE = 0.5
+"""A version is judged on labels once they span this share of the window's days: one bad day is weather, not decay."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one trigger saw: a sentence always, an alarm if its rule was broken."""
+
+    reason: str
+    alarm: Alarm | None = None
+
+
+def decide(
+    *,
+    spec: ModelSpec,
+    as_of: datetime,
+    performance: PerformanceReport,
+    drift: DriftReport | None,
+    champion_evaluation: Evaluation,
+    trained_until: datetime,
+    history: Sequence[WatchCheck],
+) -> RetrainDecision:
+    """Decide from one window's reports and the checks before it.
+
+    `performance` is the champion's, `champion_evaluation` what it scored at its gate, `trained_until` the end of the
+    rows it was trained on, `drift` None when there was nothing to compare. `history` holds past checks of the model,
+    newest first; checks of the same or a later window are left out, so asking again gives the same answer.
+    """
+    findings = _findings(spec.monitor, as_of, performance, drift, champion_evaluation, trained_until)
+    alarms = tuple(finding.alarm for finding in findings if finding.alarm is not None)
+    reasons = [finding.reason for finding in findings]
+    if not alarms:
+        return RetrainDecision(
+            model=spec.name, as_of=as_of, retrain=False, alarms=(), reasons=("nothing alarms", *reasons)
+        )
+    stretch = alarming_stretch(history, performance)
+    in_a_row, asked = len(stretch) + 1, spec.monitor.persistence
+    retrain = in_a_row >= asked
+    verdict = f"{in_a_row} window{'s' * (in_a_row > 1)} in a row alarmed, [monitor].persistence asks for {asked}"
+    return RetrainDecision(
+        model=spec.name,
+        as_of=as_of,
+        retrain=retrain,
+        alarms=alarms,
+        reasons=(*(alarm.reason for alarm in alarms), verdict, *(f.reason for f in findings if f.alarm is None)),
+        episode=_episode(spec, performance, stretch),
+    )
+
+
+def check_of(decision: RetrainDecision, performance: PerformanceReport) -> WatchCheck:
+    """What later checks need to know of this one."""
+    return WatchCheck(
+        model=decision.model,
+        version=performance.version,
+        window=performance.window,
+        alarms=decision.alarms,
+        retrain=decision.retrain,
+        episode=decision.episode,
+    )
+
+
+def alarming_stretch(history: Sequence[WatchCheck], performance: PerformanceReport) -> list[WatchCheck]:
+    """The checks of the same champion right before this window that all alarmed, newest first, one a window."""
+    stretch: list[WatchCheck] = []
+    newer_end = performance.window.end
+    for check in history:
+        if check.window.end >= newer_end:
+            continue  # this window, or one already counted, checked again
+        if check.version != performance.version or not check.alarms:
+            break
+        stretch.append(check)
+        newer_end = check.window.end
+    return stretch
+
+
+def _findings(
+    config: MonitorConfig,
+    as_of: datetime,
+    performance: PerformanceReport,
+    drift: DriftReport | None,
+    champion_evaluation: Evaluation,
+    trained_until: datetime,
+) -> list[Finding]:
+    return [
+        *_labelled(config, performance, champion_evaluation),
+        _age(config, performance, (as_of - trained_until) / timedelta(days=1)),
+        _drift(config, drift),
+    ]
+
+
+def _labelled(config: MonitorConfig, performance: PerformanceReport, champion: Evaluation) -> list[Finding]:
+    waits = waits_for_labels(performance, config)
+    if waits is not None or performance.scores is None or performance.calibration_gap is None:
+        return [Finding(f"labelled figures wait: {waits or 'they were not computed'}")]
+    asked_days = MIN_DAY_SHARE * performance.window.length / timedelta(days=1)
+    if performance.days < asked_days:
+        return [Finding(f"labelled figures wait: outcomes on {performance.days} days, judged from {asked_days:g} on")]
+    return [
+        _calibration(config.max_calibration_gap, performance.calibration_gap),
+        _log_loss(config.max_log_loss_rise, performance.scores["log_loss"], champion.overall["log_loss"]),
+    ]
+
+
+def _calibration(limit: float, gap: float) -> Finding:
+    side = "too high" if gap > 0 else "too low"
+    reason = f"calibration gap {abs(gap):.3f} (scores {side}), may be {limit:.3f}"
+    return _finding(Cause.DECAY, abs(gap), "max_calibration_gap", limit, reason)
+
+
+def _log_loss(limit: float, now: float, at_gate: float) -> Finding:
+    reason = f"log loss {now:.3f}, {at_gate:.3f} at the gate, may rise {limit:.3f}"
+    return _finding(Cause.DECAY, now - at_gate, "max_log_loss_rise", limit, reason)
+
+
+def _age(config: MonitorConfig, performance: PerformanceReport, days: float) -> Finding:
+    limit = config.max_age_days
+    reason = f"version {performance.version} was trained on rows until {days:.0f} days ago, may be {limit}"
+    return _finding(Cause.AGE, days, "max_age_days", limit, reason)
+
+
+def _drift(config: MonitorConfig, drift: DriftReport | None) -> Finding:
+    if drift is None:
+        return Finding("drift was not measured")
+    drifted = sum(feature.drifted for feature in drift.features)
+    seen = f"{drifted} of {len(drift.features)} features drifted"
+    if config.max_drift_share is None:
+        return Finding(f"{seen}; shown only, [monitor].max_drift_share is not set")
+    limit = config.max_drift_share
+    return _finding(Cause.DRIFT, drift.share, "max_drift_share", limit, f"{seen}, a share of {limit:.2f} may")
+
+
+def _finding(cause: Cause, figure: float, key: str, limit: float, reason: str) -> Finding:
+    if figure <= limit:
+        return Finding(reason)
+    return Finding(reason, Alarm(trigger=cause, figure=figure, rule=f"[monitor].{key} = {limit:g}", reason=reason))
+
+
+def _episode(spec: ModelSpec, performance: PerformanceReport, stretch: Sequence[WatchCheck]) -> str:
+    """Continue the newest check's episode, or open one that starts with this window.
+
+    An episode's start stands in its name, so a history that was cut short does not give a stretch a second name.
+    """
+    end = performance.window.end.date()
+    if stretch and stretch[0].episode is not None:
+        started = date.fromisoformat(stretch[0].episode.rsplit(":", 1)[1])
+        if (end - started) < timedelta(days=spec.retrain.cooldown_days):
+            return stretch[0].episode
+    return f"{spec.name}:v{performance.version}:{end.isoformat()}"

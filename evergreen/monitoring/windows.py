@@ -1,0 +1,101 @@
+"""Which rows a check looks at: the newest window whose labels are in, and a bounded draw from it.
+
+Pure over frames as `PredictionLog.frame` returns them: no clock, no storage. Windows are whole UTC days, so a check
+that is asked for twice on one day looks at the same rows.
+Called by the watch flow: load `searched(as_of, config)` from the log, pick `newest_mature`, draw with `sample_by_day`.
+"""
+
+from datetime import UTC, datetime, time, timedelta
+
+import numpy as np
+import pandas as pd
+from pydantic import NonNegativeInt
+
+from evergreen.errors import DataError
+from evergreen.spec import MonitorConfig
+from evergreen.types import Fact, Window
+
+LOOK_BACK_WINDOWS = 4
+"""How many window lengths back a mature window is searched for; labels that lag longer need longer windows."""
+
+
+class Maturity(Fact):
+    """How much of what was served in a window has its outcome."""
+
+    window: Window
+    served: NonNegativeInt
+    labelled: NonNegativeInt
+
+    @property
+    def share(self) -> float:
+        """Labelled share of what was served; 0 when nothing was."""
+        return self.labelled / self.served if self.served else 0.0
+
+
+def newest(as_of: datetime, config: MonitorConfig) -> Window:
+    """The last `window_days` whole UTC days that are over at `as_of`."""
+    end = datetime.combine(as_of.astimezone(UTC).date(), time(), UTC)
+    return Window(start=end - timedelta(days=config.window_days), end=end)
+
+
+def searched(as_of: datetime, config: MonitorConfig) -> Window:
+    """Everything `newest_mature` may look at: what to load from the log."""
+    last = newest(as_of, config)
+    return Window(start=last.end - LOOK_BACK_WINDOWS * last.length, end=last.end)
+
+
+def maturity(frame: pd.DataFrame, window: Window, as_of: datetime) -> Maturity:
+    """Count the rows served in `window` and those whose outcome was known at `as_of`.
+
+    `frame` needs `event_timestamp` and `label_timestamp` (UTC; NaT while there is no outcome). A row without outcome
+    counts as served, so a feed that stopped keeps a window immature instead of looking complete.
+    """
+    require_columns(frame, ("event_timestamp", "label_timestamp"))
+    served = in_window(frame, window)
+    labelled = int((served["label_timestamp"] <= as_of).sum())
+    return Maturity(window=window, served=len(served), labelled=labelled)
+
+
+def newest_mature(frame: pd.DataFrame, *, as_of: datetime, config: MonitorConfig) -> Window | None:
+    """The newest window, moved back day by day, with predictions of which `min_label_share` have their outcome.
+
+    None when there is none within `searched`: the labels of everything served are still out, or nothing was served.
+    """
+    window, earliest = newest(as_of, config), searched(as_of, config).start
+    while window.start >= earliest:
+        counted = maturity(frame, window, as_of)
+        if counted.served and counted.share >= config.min_label_share:
+            return window
+        window = Window(start=window.start - timedelta(days=1), end=window.end - timedelta(days=1))
+    return None
+
+
+def sample_by_day(frame: pd.DataFrame, rows: int, *, seed: int) -> pd.DataFrame:
+    """At most `rows` rows, the same share of every day's, in the order they had.
+
+    Rows of one day resemble each other, so no day may be left out or count double. Which rows are drawn depends on the
+    seed and on `example_id` only, not on the order of the frame: the draw can be repeated from what is on record.
+    """
+    if len(frame) <= rows:
+        return frame
+    require_columns(frame, ("example_id", "event_timestamp"))
+    key = f"{seed:016d}"[-16:]  # pandas' keyed hash takes exactly 16 bytes
+    lot = pd.Series(pd.util.hash_array(frame["example_id"].to_numpy(dtype=object), hash_key=key), index=frame.index)
+    by_day = lot.groupby(frame["event_timestamp"].dt.floor("D"))
+    # Ranking within the day first makes the cut fall at one share for all days.
+    place_in_day = (by_day.rank(method="first") - 0.5) / by_day.transform("size")
+    drawn = np.lexsort((lot.to_numpy(), place_in_day.to_numpy()))[:rows]
+    return frame.iloc[np.sort(drawn)]
+
+
+def in_window(frame: pd.DataFrame, window: Window) -> pd.DataFrame:
+    """The rows whose event time is in `window`."""
+    moment = frame["event_timestamp"]
+    return frame[(moment >= window.start) & (moment < window.end)]
+
+
+def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    """Raise `DataError` naming the columns that `frame` lacks."""
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise DataError(f"monitoring needs the columns {missing}, but the rows have {list(frame.columns)}")

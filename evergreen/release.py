@@ -1,0 +1,194 @@
+"""The release: which version serves what share, and how it may change.
+
+Pure: a state machine over `Release` and a judgement over live figures; no clock, no database. `adapters/releases.py`
+makes each change stick by compare-and-swap, `tasks/release.py` calls both. A version is a challenger while it takes part
+of the traffic and the champion once it takes all of it; the champion it replaced is kept as the previous one.
+To add a guardrail, write a function returning a `Check` and list it in `judge`.
+"""
+
+from datetime import datetime, timedelta
+
+from evergreen.errors import InvalidTransition
+from evergreen.spec import ReleaseConfig
+from evergreen.types import Check, LiveFigures, Release, ReleaseDecision
+
+
+def start(release: Release | None, *, model: str, version: int, share: float, at: datetime) -> Release:
+    """Open a gated version as challenger at `share` (0..1].
+
+    Where there is no champion, or where `share` is 1, it becomes champion at once. A challenger that is still open is
+    superseded: the newer version was judged on newer rows. Raises `InvalidTransition` when the version serves already.
+    """
+    if not 0.0 < share <= 1.0:
+        raise InvalidTransition(f"{model}: version {version} cannot start at a share of {share}; give one in (0, 1]")
+    if release is None:
+        return Release(model=model, revision=1, champion=version, changed_at=at)
+    if version in (release.champion, release.challenger):
+        raise InvalidTransition(f"{_now(release)}; version {version} serves already, so it cannot be started again")
+    if release.champion is None or share == 1.0:
+        return _changed(release, at, champion=version, previous=release.champion)
+    return _changed(
+        release, at, champion=release.champion, previous=release.previous, challenger=version, challenger_share=share
+    )
+
+
+def step(release: Release, *, share: float, at: datetime) -> Release:
+    """Give the challenger more of the traffic; all of it is `promote`'s to give."""
+    _need_challenger(release, "step")
+    if not release.challenger_share < share < 1.0:
+        raise InvalidTransition(
+            f"{_now(release)}; a step must rise above {release.challenger_share} and stay below 1, not go to {share}. "
+            "Use promote to give it everything."
+        )
+    return _changed(
+        release,
+        at,
+        champion=release.champion,
+        previous=release.previous,
+        challenger=release.challenger,
+        challenger_share=share,
+    )
+
+
+def promote(release: Release, *, at: datetime) -> Release:
+    """The challenger becomes champion; the champion it replaces is kept as previous."""
+    _need_challenger(release, "promote")
+    return _changed(release, at, champion=release.challenger, previous=release.champion)
+
+
+def roll_back(release: Release, *, at: datetime) -> Release:
+    """Drop the open challenger; where there is none, the previous champion becomes champion again.
+
+    What was taken back is not kept as previous: a second roll back must not bring it in again.
+    """
+    if release.challenger is not None:
+        return _changed(release, at, champion=release.champion, previous=release.previous)
+    if release.previous is None:
+        raise InvalidTransition(f"{_now(release)}; there is no challenger and no previous champion to roll back to")
+    return _changed(release, at, champion=release.previous, previous=None)
+
+
+def judge(
+    release: Release,
+    champion: LiveFigures | None,
+    challenger: LiveFigures,
+    config: ReleaseConfig,
+    now: datetime,
+) -> ReleaseDecision:
+    """What to do with the challenger, from what it did since the release last changed.
+
+    A broken guardrail rolls back at once, dwell or not, as soon as there are enough rows to believe it; then the dwell
+    decides between holding and the next of `config.steps`. Labelled figures count once enough outcomes are in.
+    """
+    _need_challenger(release, "judge")
+    rows, dwell = _rows(challenger, config), _dwell(release, config, now)
+    guardrails = (_latency(challenger, config), _live_log_loss(champion, challenger, config))
+    checks = (rows, *guardrails, dwell)
+    broken = tuple(check.reason for check in guardrails if not check.passed)
+    waiting = tuple(check.reason for check in (rows, dwell) if not check.passed)
+    if broken and rows.passed:
+        return ReleaseDecision(action="roll_back", checks=checks, reasons=broken)
+    if waiting:
+        return ReleaseDecision(action="hold", checks=checks, reasons=waiting)
+    share = next_share(release, config)
+    reasons = (f"{len(checks)} checks hold; next share {share:.0%}", *(check.reason for check in checks))
+    return ReleaseDecision(action="promote" if share == 1.0 else "advance", checks=checks, reasons=reasons)
+
+
+def next_share(release: Release, config: ReleaseConfig) -> float:
+    """The first of `config.steps` above the challenger's share; the last is always 1."""
+    return next((share for share in config.steps if share > release.challenger_share), 1.0)
+
+
+def _rows(challenger: LiveFigures, config: ReleaseConfig) -> Check:
+    passed = challenger.rows >= config.min_rows
+    return Check(
+        name="enough_answers",
+        passed=passed,
+        figure=challenger.rows,
+        rule=f"[release].min_rows = {config.min_rows:,}",
+        reason=f"version {challenger.version} gave {challenger.rows:,} answers at this step, "
+        f"{'at least' if passed else 'fewer than'} {config.min_rows:,}",
+    )
+
+
+def _dwell(release: Release, config: ReleaseConfig, now: datetime) -> Check:
+    hours = (now - release.changed_at) / timedelta(hours=1)
+    passed = hours >= config.dwell_hours
+    return Check(
+        name="dwell",
+        passed=passed,
+        figure=hours,
+        rule=f"[release].dwell_hours = {config.dwell_hours:g}",
+        reason=f"{hours:.1f} h at a share of {release.challenger_share:.0%}, "
+        f"{'at least' if passed else 'less than'} {config.dwell_hours:g} h",
+    )
+
+
+def _latency(challenger: LiveFigures, config: ReleaseConfig) -> Check:
+    passed = challenger.p99_latency_ms <= config.max_latency_ms
+    return Check(
+        name="latency",
+        passed=passed,
+        figure=challenger.p99_latency_ms,
+        rule=f"[release].max_latency_ms = {config.max_latency_ms:g}",
+        reason=f"version {challenger.version}: p99 latency {challenger.p99_latency_ms:.1f} ms, "
+        f"{'within' if passed else 'above'} {config.max_latency_ms:g} ms",
+    )
+
+
+def _live_log_loss(champion: LiveFigures | None, challenger: LiveFigures, config: ReleaseConfig) -> Check:
+    rule = f"[release].max_live_loss = {config.max_live_loss:g} with min_live_labels = {config.min_live_labels:,}"
+    labelled = min(challenger.labelled, champion.labelled if champion else 0)
+    if champion is None or champion.scores is None or challenger.scores is None or labelled < config.min_live_labels:
+        return Check(
+            name="live_log_loss",
+            passed=True,
+            figure=labelled,
+            rule=rule,
+            reason=f"live log loss is not judged yet: {labelled:,} outcomes on the side that has fewer, "
+            f"{config.min_live_labels:,} asked for",
+        )
+    mine, theirs = challenger.scores["log_loss"], champion.scores["log_loss"]
+    rise = mine - theirs
+    passed = rise <= config.max_live_loss
+    return Check(
+        name="live_log_loss",
+        passed=passed,
+        figure=rise,
+        rule=rule,
+        reason=f"version {challenger.version}: live log loss {mine:.3f} on {challenger.labelled:,} rows, champion "
+        f"{theirs:.3f} on {champion.labelled:,}, {'within' if passed else 'above'} the {config.max_live_loss:.3f} allowed",
+    )
+
+
+def _need_challenger(release: Release, action: str) -> None:
+    if release.challenger is None:
+        raise InvalidTransition(f"{_now(release)}; there is no challenger to {action}. Start one first.")
+
+
+def _changed(
+    release: Release,
+    at: datetime,
+    *,
+    champion: int | None,
+    previous: int | None,
+    challenger: int | None = None,
+    challenger_share: float = 0.0,
+) -> Release:
+    return Release(
+        model=release.model,
+        revision=release.revision + 1,
+        champion=champion,
+        challenger=challenger,
+        challenger_share=challenger_share,
+        previous=previous,
+        changed_at=at,
+    )
+
+
+def _now(release: Release) -> str:
+    return (
+        f"{release.model} at revision {release.revision} has champion {release.champion}, challenger "
+        f"{release.challenger} at {release.challenger_share:.0%}, previous {release.previous}"
+    )

@@ -1,0 +1,70 @@
+"""What is to be trained, on what, and where its folder is.
+
+Free of torch, so that tasks and tests can name a job without paying for the import. A job's digest covers everything that
+shapes its weights and nothing else: two requests for the same model share one folder, and the second finds the first's work.
+Called by `launch.py` and by every rank (`worker.py`). To let another setting shape the weights, add it to `_recipe`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from evergreen.spec import ModelSpec
+from evergreen.types import Digest, Fact, TrainingSet
+
+
+class TrainingJob(Fact):
+    """One model to train."""
+
+    training_set: TrainingSet
+    spec: ModelSpec
+    code_revision: str
+    folder: str
+    """Root of all jobs; this one works in `path` below it."""
+
+    @property
+    def digest(self) -> Digest:
+        """Of the rows, the `[model]` and `[train]` tables (the seed included) and the code's revision."""
+        return "sha256:" + hashlib.sha256(json.dumps(self._recipe, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def path(self) -> Path:
+        """This job's own folder: its checkpoints and, once finished, its model."""
+        return Path(self.folder) / self.digest.removeprefix("sha256:")[:16]
+
+    @property
+    def model_path(self) -> Path:
+        """Where the finished artifact lies."""
+        return self.path / "model"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Where its checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def result_path(self) -> Path:
+        """The `TrainedModel` as JSON; there once the job is finished."""
+        return self.path / "result.json"
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """What a finished artifact says of its making."""
+        return {
+            "training_set": self.training_set.digest,
+            "code_revision": self.code_revision,
+            "train": self.spec.train.model_dump(mode="json"),
+        }
+
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        return {
+            "model": self.spec.model.model_dump(mode="json"),
+            "rows": {
+                "digest": self.training_set.digest,
+                "features": list(self.training_set.features.items()),
+                "train_before": self.training_set.holdout.start.isoformat(),
+            },
+            **self.lineage,
+        }

@@ -1,0 +1,126 @@
+"""The only place that chooses collaborators: `Settings` in, clients out.
+
+Called by tasks and by serving. Everything is opened on first use, once a process, so a process pays only for the vendors
+it touches. To support another backend, choose it here.
+"""
+
+import importlib
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from evergreen.adapters.admissions import Admissions, DriftChecks
+from evergreen.adapters.prediction_log import PredictionLog
+from evergreen.adapters.releases import ReleaseStore
+from evergreen.adapters.tables import migrate, open_engine
+from evergreen.errors import SpecError
+from evergreen.settings import ROOT, Settings
+from evergreen.spec import ModelSpec, load_spec
+
+if TYPE_CHECKING:  # Feast and MLflow cost seconds to import; a process pays when it asks
+    from evergreen.adapters.feast import Features
+    from evergreen.adapters.mlflow import ModelRegistry
+
+
+class Pipeline(Protocol):
+    """What a folder under `feature_repo/` offers: raw data in, feature tables out."""
+
+    def ingest(self, data: Path, as_of: datetime) -> Any:
+        """Bring in and check the raw rows that became known up to `as_of`."""
+
+    def build(self, data: Path, as_of: datetime) -> Any:
+        """Bring the feature tables up to `as_of`."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Evergreen's own tables, inside one transaction."""
+
+    predictions: PredictionLog
+    releases: ReleaseStore
+    admissions: Admissions
+    checks: DriftChecks
+
+
+class Wiring:
+    """Every client a process needs, opened when first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def spec(self, model: str) -> ModelSpec:
+        """Read `models/NAME.toml`; raises `UnknownModel` or `SpecError`."""
+        return load_spec(self.settings.models_dir / f"{model}.toml")
+
+    def pipeline(self, spec: ModelSpec) -> Pipeline:
+        """Import the `pipeline` of the spec's domain folder."""
+        name = f"{self.settings.feature_repo.name}.{spec.data.domain}.pipeline"
+        try:
+            return cast(Pipeline, importlib.import_module(name))
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                raise
+            raise SpecError(
+                f"{spec.name}.toml: [data].domain is {spec.data.domain!r}, but there is no {name.replace('.', '/')}.py; "
+                "make that file or name an existing folder"
+            ) from error
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Evergreen's database, migrated."""
+        migrate(self.settings.tables_url)
+        return open_engine(self.settings.tables_url)
+
+    @contextmanager
+    def records(self) -> Iterator[Records]:
+        """One transaction over Evergreen's tables: committed at the end, rolled back on an error."""
+        with Session(self.engine) as session, session.begin():
+            yield Records(PredictionLog(session), ReleaseStore(session), Admissions(session), DriftChecks(session))
+
+    @cached_property
+    def features(self) -> "Features":
+        """Feast, with every domain's definitions applied."""
+        from evergreen.adapters.feast import Features
+
+        features = Features(self.settings)
+        features.apply()
+        return features
+
+    @cached_property
+    def registry(self) -> "ModelRegistry":
+        """MLflow's tracking and registry."""
+        from evergreen.adapters.mlflow import ModelRegistry
+
+        return ModelRegistry(self.settings)
+
+
+@cache
+def wiring() -> Wiring:
+    """This process's clients, from its environment."""
+    return Wiring(Settings())
+
+
+@cache
+def code_revision() -> str:
+    """The commit this code is of, `+dirty` when the tree differs from it; `EVERGREEN_CODE_REVISION` where there is no git."""
+    if told := os.environ.get("EVERGREEN_CODE_REVISION"):
+        return told
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()

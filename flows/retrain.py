@@ -1,0 +1,59 @@
+"""Train a successor, judge it, register it, and start its canary.
+
+Started by a person from the Prefect UI, by the schedule, or by the event `evergreen.drift.detected` (see `prefect.yaml`).
+Killed anywhere and run again it goes on: the training set is addressed by its content, training resumes from its
+checkpoint, and the same candidate registers as the same version.
+"""
+
+from datetime import datetime
+
+from prefect import flow
+
+from evergreen.types import Cause, Outcome
+from evergreen.wiring import wiring
+from tasks.admission import ask, finish, held
+from tasks.features import refresh_features
+from tasks.gate import evaluate_candidate, evaluate_champion, judge
+from tasks.moment import moment
+from tasks.registry import register
+from tasks.release import start_canary
+from tasks.training import build_training_set, train_candidate
+
+
+@flow(flow_run_name="retrain-{model}")
+def retrain(
+    model: str = "flight_delay",
+    as_of: datetime | None = None,
+    cause: Cause = Cause.PERSON,
+    episode: str | None = None,
+) -> Outcome:
+    """Train a candidate on what was known at `as_of`, judge it, and start its canary if it passes.
+
+    Args:
+        model: Name of a file in `models/`.
+        as_of: The moment whose knowledge may be used; empty means now.
+        cause: Why; only retrains asked for by alarms are held back by the cooldown.
+        episode: The stretch of drift this answers; at most one retrain each.
+    """
+    spec = wiring().spec(model)
+    request = ask(spec, cause, episode, moment(as_of))
+    if request.status == "suppressed":
+        return Outcome(model=model, verdict="suppressed", reasons=(request.reason,), request=request)
+    with held(request):
+        refresh_features(spec, request.as_of)
+        training_set = build_training_set(spec, request.as_of)
+        candidate = train_candidate(spec, training_set)
+
+        evaluation = evaluate_candidate(spec, candidate, training_set)
+        champion = evaluate_champion(spec, training_set)  # scored again now, on the same rows
+        decision = judge(evaluation, champion, spec.gate)
+
+        version = register(spec, candidate, evaluation, champion, decision, cause)  # refusals are recorded too
+        release = None
+        if decision.passed:
+            release = start_canary(spec, version.version, f"passed the gate, asked for by {cause}", request.as_of)
+        verdict = "passed" if decision.passed else "refused"
+        request = finish(request, version.version, f"version {version.version} {verdict}")
+    return Outcome(
+        model=model, verdict=verdict, reasons=decision.reasons, request=request, version=version, release=release
+    )

@@ -1,0 +1,39 @@
+"""Move the challenger on, give it everything, or take it back."""
+
+from datetime import datetime
+from typing import Literal
+
+from prefect import flow
+
+from evergreen.types import Release
+from evergreen.wiring import wiring
+from tasks.moment import moment
+from tasks.release import apply_decision, current_release, judge_challenger, promote_now, roll_back_now
+
+
+@flow(flow_run_name="roll-out-{model}-{action}")
+def roll_out(
+    model: str = "flight_delay",
+    action: Literal["advance", "promote", "rollback"] = "advance",
+    as_of: datetime | None = None,
+    reason: str = "asked for by a person",
+) -> Release:
+    """Advance on evidence (the scheduled default), or do what a person says.
+
+    Args:
+        model: Name of a file in `models/`.
+        action: `advance` judges the challenger and takes the next step if it may; `promote` gives it everything now;
+            `rollback` drops the challenger, or puts the previous champion back where there is none.
+        as_of: Logical time of the change; empty means now.
+        reason: Goes into the journal with `promote` and `rollback`.
+    """
+    spec = wiring().spec(model)
+    at = moment(as_of)
+    if action == "rollback":
+        return roll_back_now(spec, reason, at)
+    if action == "promote":
+        return promote_now(spec, reason, at)
+    decision = judge_challenger(spec, at)
+    if decision is None or decision.action == "hold":
+        return current_release(spec)
+    return apply_decision(spec, decision, at)

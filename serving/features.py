@@ -1,0 +1,132 @@
+"""Rows to be scored, with their features: looked up online, or joined point in time beforehand.
+
+Both ways end in the same `Examples`, so whatever scores and logs them is the same code. Freshness is Feast's adapter's
+work (`Features.online`); what to do about an entity nobody has seen is decided here, by the spec.
+Called by `scoring.py`. To bring features from elsewhere, make `Examples` of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
+
+from evergreen.errors import DataError, UnknownEntity
+from evergreen.spec import ModelSpec
+from serving.metrics import Metrics
+
+NAMED_ROWS = 5
+"""How many rows a refusal names."""
+
+
+class OnlineRead(Protocol):
+    """What an online read gives: columns of features, and per row what was missing."""
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """Feature → one value a row; None where there is none, or it is too old or too new."""
+
+    @property
+    def stale(self) -> list[tuple[str, ...]]:
+        """Views whose values were not used, a row."""
+
+    @property
+    def unknown(self) -> list[bool]:
+        """Rows with an entity no view has ever seen."""
+
+
+class OnlineSource(Protocol):
+    """The part of `Features` that a lookup needs."""
+
+    def online(self, service: str, rows: Mapping[str, Sequence[Any]], as_of: datetime) -> OnlineRead:
+        """One bulk read for all rows."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows with their features, column by column; every sequence has one entry a row."""
+
+    example_ids: Sequence[str]
+    moments: Sequence[datetime]
+    """The moment whose knowledge the features are of."""
+    columns: Mapping[str, Sequence[Any] | NDArray[Any]]
+    """Features, entity keys and request columns."""
+    stale: Sequence[tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.example_ids)
+
+
+class FeatureLookup:
+    """Reads the online store for a request and applies the spec's policy for unknown entities."""
+
+    def __init__(self, source: OnlineSource, metrics: Metrics) -> None:
+        self._source = source
+        self._metrics = metrics
+
+    def look_up(
+        self, spec: ModelSpec, example_ids: Sequence[str], rows: Mapping[str, Sequence[Any]], as_of: datetime
+    ) -> Examples:
+        """Features of all rows as of one moment.
+
+        `rows` holds the entity keys and request columns, one value a row.
+        Raises `UnknownEntity` when the spec refuses entities the store has never seen; counts them either way.
+        """
+        read = self._source.online(spec.data.feature_service, rows, as_of)
+        self._count(spec, read)
+        if spec.serve.unknown_entity == "refuse" and any(read.unknown):
+            raise UnknownEntity(_refusal(spec, example_ids, rows, read.unknown))
+        moments = [as_of.astimezone(UTC)] * len(example_ids)
+        return Examples(example_ids, moments, {**rows, **read.columns}, read.stale)
+
+    def _count(self, spec: ModelSpec, read: OnlineRead) -> None:
+        unknown = sum(read.unknown)
+        if unknown:
+            self._metrics.unknown_entities.labels(spec.name, spec.serve.unknown_entity).inc(unknown)
+        for views in read.stale:
+            for view in views:
+                self._metrics.stale_features.labels(spec.name, view).inc()
+
+
+def joined(frame: pd.DataFrame) -> Examples:
+    """Rows whose features were joined point in time: `example_id`, `event_timestamp` and a column a feature.
+
+    No view is named as stale: a value that was not known at its moment is just missing here.
+    Raises `DataError` when one of those two columns is not there.
+    """
+    for column in ("example_id", "event_timestamp"):
+        if column not in frame:
+            raise DataError(f"the frame to score has no column {column!r}; it has {sorted(map(str, frame.columns))}")
+    stamps = pd.to_datetime(frame["event_timestamp"], utc=True).dt.floor("us")
+    return Examples(
+        example_ids=frame["example_id"].astype(str).tolist(),
+        moments=[stamp.to_pydatetime() for stamp in stamps],
+        columns={str(name): _values(frame[name]) for name in frame.columns},
+        stale=[()] * len(frame),
+    )
+
+
+def _values(column: "pd.Series[Any]") -> NDArray[Any]:
+    """One column, its missing values NaN among numbers and None elsewhere, whichever of pandas' dtypes it has."""
+    if is_numeric_dtype(column.dtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.astype(object).where(column.notna(), None).to_numpy()
+
+
+def _refusal(
+    spec: ModelSpec, example_ids: Sequence[str], rows: Mapping[str, Sequence[Any]], unknown: Sequence[bool]
+) -> str:
+    where = [row for row, is_unknown in enumerate(unknown) if is_unknown]
+    named = "; ".join(
+        f"row {row} ({example_ids[row]}): " + ", ".join(f"{key}={values[row]}" for key, values in rows.items())
+        for row in where[:NAMED_ROWS]
+    )
+    more = f" and {len(where) - NAMED_ROWS} more" if len(where) > NAMED_ROWS else ""
+    return (
+        f"{len(where)} of {len(unknown)} rows name an entity the online store has never seen, and [serve].unknown_entity "
+        f"of {spec.name} is 'refuse': {named}{more}. Send known entities, or set it to 'defaults' in the model's file."
+    )

@@ -1,0 +1,97 @@
+"""What serving counts, for Prometheus: one registry an app, so that two apps in one process do not share figures.
+
+Label values are bounded: a model's name only appears once that model is released, anything else is `unknown`.
+Called by every module of serving; read at `/metrics`. To count something new, add an attribute with its help text.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """The counters of one app."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, says: str, *labels: str) -> Counter:
+            return Counter(f"evergreen_{name}", says, labels, registry=self.registry)
+
+        def gauge(name: str, says: str, *labels: str) -> Gauge:
+            return Gauge(f"evergreen_{name}", says, labels, registry=self.registry)
+
+        def seconds(name: str, says: str, *labels: str) -> Histogram:
+            return Histogram(f"evergreen_{name}_seconds", says, labels, buckets=SECONDS, registry=self.registry)
+
+        self.requests = counter("requests", "HTTP requests answered", "route", "model", "status")
+        self.request_seconds = seconds("request", "HTTP request, from its first byte here to its last", "route", "model")
+        self.errors = counter("errors", "Requests that ended in a refusal or a fault, by its name", "model", "error")
+        self.prediction_seconds = seconds(
+            "prediction", "Lookup and scoring of one batch, as `latency_ms` in the log", "model", "version"
+        )
+        self.rows = counter("rows", "Rows answered", "model", "version", "role")
+        self.unknown_entities = counter(
+            "unknown_entities", "Rows with an entity the online store has never seen", "model", "policy"
+        )
+        self.stale_features = counter("stale_features", "Rows answered without a view: missing or stale", "model", "view")
+        self.log_queue_rows = gauge("log_queue_rows", "Predictions waiting to be written")
+        self.log_rows = counter("log_rows", "Predictions handed to the log: written, repeated or lost", "outcome")
+        self.log_failures = counter("log_failures", "Attempts to write a batch of predictions that failed")
+        self.outcomes = counter("outcomes", "Outcomes reported: new, repeated or unknown", "model", "kind")
+        self.swaps = counter("swaps", "Times another release began to serve", "model")
+        self.load_failures = counter("load_failures", "Attempts to load a release that failed", "model")
+        self.poll_failures = counter("poll_failures", "Looks at the releases table that failed")
+        self.serving_version = gauge("serving_version", "Version in memory by role; 0 where there is none", "model", "role")
+        self.challenger_share = gauge("challenger_share", "Share of the keys the challenger answers", "model")
+        for outcome in ("written", "repeated", "lost"):
+            self.log_rows.labels(outcome)  # a rate over a counter that appears with its first loss misses that loss
+
+    def page(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class CountRequests:
+    """ASGI middleware: counts and times each request by route, model and status.
+
+    Written against ASGI itself: Starlette's `BaseHTTPMiddleware` starts a task a request, which costs more than a
+    lookup.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, is_known: Callable[[str], bool]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._is_known = is_known
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; count it when it has ended, however it ends."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            route, model = self._name(scope)
+            self._metrics.requests.labels(route, model, status).inc()
+            self._metrics.request_seconds.labels(route, model).observe(time.perf_counter() - started)
+
+    def _name(self, scope: Scope) -> tuple[str, str]:
+        route: Any = scope.get("route")
+        asked = scope.get("path_params", {}).get("model_name", "")
+        model = asked if not asked or self._is_known(asked) else "unknown"
+        return getattr(route, "path", "unmatched"), model

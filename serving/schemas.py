@@ -1,0 +1,234 @@
+"""What goes over the wire: requests, answers, and what a row must bring.
+
+A row's columns depend on the model, so they are checked here against what its feature service needs, and a fault has
+the same shape as any other 422: its place in the body, and what is wrong there. Used by `routes.py` only.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from evergreen.types import Prediction, Release, Utc
+from serving.loaded import Kind
+
+Cell = bool | int | float | str | None
+ExampleId = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Message(BaseModel):
+    """Base of all requests and answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Row(BaseModel):
+    """One thing to predict: its entity keys and request columns beside an optional `example_id`."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "example_id": "2013-06-01-UA-1545-EWR",
+                    "carrier": "UA",
+                    "origin": "EWR",
+                    "dest": "IAH",
+                    "tailnum": "N14228",
+                    "scheduled_departure": "2013-06-01T09:15:00Z",
+                }
+            ]
+        },
+    )
+    __pydantic_extra__: dict[str, Cell]
+
+    example_id: ExampleId | None = None
+    """Names the row in the log, for its outcome and its routing; a random one is made up where there is none."""
+
+
+def _as_list(rows: Any) -> Any:
+    return [rows] if isinstance(rows, dict) else rows
+
+
+class PredictRequest(Message):
+    """One row or many."""
+
+    rows: Annotated[
+        list[Row], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=Row | list[Row])
+    ]
+    as_of: Utc | None = None
+    """The logical moment whose knowledge to use; now where there is none. Give it, and `example_id`, and asking again
+    is the same prediction."""
+
+
+class Answer(Message):
+    """The answer to one row."""
+
+    prediction_id: str
+    example_id: str
+    score: float
+    """Probability that the label is 1."""
+    version: int
+    role: Literal["champion", "challenger"]
+    stale: tuple[str, ...]
+    """Feature views whose values were missing or too old, and so not used."""
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> Self:
+        """What a client is told of a prediction."""
+        return cls(
+            prediction_id=prediction.prediction_id,
+            example_id=prediction.example_id,
+            score=prediction.score,
+            version=prediction.version,
+            role=prediction.role,
+            stale=prediction.stale,
+        )
+
+
+class PredictResponse(Message):
+    """The answers, in the order of the rows."""
+
+    model: str
+    as_of: Utc
+    predictions: list[Answer]
+
+
+class Outcome(Message):
+    """What came true for one example."""
+
+    example_id: ExampleId
+    label: Annotated[int, Field(ge=0, le=1)]
+    label_timestamp: Utc | None = None
+    """When it became known; now where there is none."""
+
+
+class OutcomesRequest(Message):
+    """Outcomes to keep beside the predictions."""
+
+    outcomes: Annotated[list[Outcome], Field(min_length=1, max_length=100_000)]
+
+
+class OutcomesResponse(Message):
+    """What was new; reporting an outcome again changes nothing."""
+
+    new: int
+    repeated: int
+    unknown: int
+    """Outcomes whose example has no prediction in the log yet; they are kept."""
+
+
+class ServedModel(Message):
+    """One released model as it serves here."""
+
+    model: str
+    release: Release
+    """As the `releases` table has it."""
+    serving: Release | None
+    """As it is in memory; behind `release` while a new version loads or cannot be loaded."""
+    in_memory: tuple[int, ...]
+    needs: dict[str, Kind]
+    """Columns a row must bring."""
+    error: str | None
+    """Why `release` is not what serves."""
+
+
+class Readiness(Message):
+    """May traffic come here?"""
+
+    ready: bool
+    reasons: tuple[str, ...]
+    """Why not."""
+    warnings: tuple[str, ...]
+    """What is wrong though everything answers: a new version that cannot be loaded while the old one serves."""
+
+
+class Refusal(Message):
+    """Why a request was not answered."""
+
+    detail: str
+
+
+def columns_of(rows: Sequence[Row], needs: Mapping[str, Kind], max_rows: int) -> dict[str, list[Any]]:
+    """A column for each of `needs`, parsed; raises FastAPI's 422 naming every field that is wrong."""
+    faults: list[dict[str, Any]] = []
+    if len(rows) > max_rows:
+        message = f"{len(rows)} rows in one request, [serve].max_rows is {max_rows}; send them in several requests"
+        raise RequestValidationError([_fault("too_long", ("rows",), message, len(rows))])
+    columns: dict[str, list[Any]] = {name: [] for name in needs}
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        given = row.model_extra or {}
+        for name, kind in needs.items():
+            try:
+                columns[name].append(_PARSERS[kind](given.get(name)))
+            except ValueError as error:
+                missing = "missing" if given.get(name) is None else f"{kind}_type"
+                faults.append(_fault(missing, ("rows", number, name), str(error), given.get(name)))
+        for name in given.keys() - needs.keys():
+            near = difflib.get_close_matches(name, [*needs, "example_id"], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"this model takes {sorted(needs)}"
+            message = f"unknown column; {hint}"
+            faults.append(_fault("extra_forbidden", ("rows", number, name), message, given[name]))
+        if row.example_id is not None and seen.setdefault(row.example_id, number) != number:
+            message = f"row {seen[row.example_id]} has the same example_id; an example is asked about once a request"
+            faults.append(_fault("repeated", ("rows", number, "example_id"), message, row.example_id))
+    if faults:
+        raise RequestValidationError(faults)
+    return columns
+
+
+def _fault(kind: str, where: tuple[str | int, ...], message: str, given: Any) -> dict[str, Any]:
+    return {"type": kind, "loc": ("body", *where), "msg": message, "input": given}
+
+
+def _present(value: Cell) -> bool | int | float | str:
+    if value is None:
+        raise ValueError("Field required: the model's feature service needs it")
+    return value
+
+
+def _string(value: Cell) -> str:
+    value = _present(value)
+    if not isinstance(value, str) or not value:
+        raise ValueError("should be a text that is not empty")
+    return value
+
+
+def _integer(value: Cell) -> int:
+    value = _present(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("should be a whole number")
+    return value
+
+
+def _number(value: Cell) -> float:
+    value = _present(value)
+    if isinstance(value, bool | str) or not math.isfinite(value):
+        raise ValueError("should be a finite number")
+    return float(value)
+
+
+def _timestamp(value: Cell) -> datetime:
+    value = _present(value)
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError("should be a moment with its time zone, for example 2013-06-01T09:15:00Z")
+    return moment.astimezone(UTC)
+
+
+_PARSERS: Mapping[Kind, Callable[[Cell], Any]] = {
+    "string": _string,
+    "integer": _integer,
+    "number": _number,
+    "timestamp": _timestamp,
+}

@@ -1,0 +1,156 @@
+"""From rows to logged answers: the one path, over HTTP, in a replay and in a batch job.
+
+Routes each row to a version, scores each version's rows as one batch, and hands every answer to the log. What is logged
+is what was scored, cell by cell. Not here: HTTP (`routes.py`), loading (`loaded.py`), writing (`log_writer.py`).
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from evergreen.errors import DataError
+from evergreen.types import Cell, Prediction
+from serving.features import Examples, FeatureLookup, joined
+from serving.loaded import LoadedModel, Scoring
+from serving.log_writer import LogWriter
+from serving.metrics import Metrics
+from serving.routing import Role, roles
+
+ROLES: tuple[Role, Role] = ("champion", "challenger")
+PREDICTIONS = uuid5(NAMESPACE_URL, "evergreen/predictions")
+
+
+class Scorer:
+    """Answers rows with the versions a model serves, and logs each answer."""
+
+    def __init__(self, lookup: FeatureLookup, log: LogWriter, metrics: Metrics) -> None:
+        self._lookup = lookup
+        self._log = log
+        self._metrics = metrics
+
+    def answer(
+        self,
+        loaded: LoadedModel,
+        rows: Mapping[str, Sequence[Any]],
+        *,
+        as_of: datetime,
+        example_ids: Sequence[str | None] | None = None,
+    ) -> list[Prediction]:
+        """Look features up online, score and log; never waits for the log. One answer a row, in order.
+
+        `rows` has a column for each of `loaded.needs`. An example without an id gets a random one. Every answer's
+        `latency_ms` is the lookup's and its version's scoring of the whole batch. Raises `UnknownEntity` where the spec refuses.
+        """
+        started = time.perf_counter()
+        size = len(next(iter(rows.values())))
+        ids = [given or str(uuid4()) for given in (example_ids or [None] * size)]
+        examples = self._lookup.look_up(loaded.spec, ids, rows, as_of)
+        predictions = self._score(loaded, examples, started, share_latency=False)
+        self._log.record(predictions)
+        return predictions
+
+    def answer_joined(
+        self, loaded: LoadedModel, frame: pd.DataFrame, *, log_wait_seconds: float = 60.0
+    ) -> list[Prediction]:
+        """Score and log rows whose features `Features.historical` joined, each at its own `event_timestamp`.
+
+        For bulk in process: waits for room in the log, and `latency_ms` is a row's share of the batch, since nobody
+        waits for a row alone. Raises `DataError` when an input is not among the columns.
+        """
+        started = time.perf_counter()
+        predictions = self._score(loaded, joined(frame), started, share_latency=True)
+        self._log.record(predictions, wait_seconds=log_wait_seconds)
+        return predictions
+
+    def _score(
+        self, loaded: LoadedModel, examples: Examples, started: float, *, share_latency: bool
+    ) -> list[Prediction]:
+        looked_up_seconds = time.perf_counter() - started
+        routed = np.array(roles(loaded.release, examples.example_ids), dtype=object)
+        answers: dict[int, Prediction] = {}
+        for role in ROLES:
+            where = np.flatnonzero(routed == role)
+            if not where.size:
+                continue
+            begun = time.perf_counter()
+            version = _version_of(loaded, role)
+            cells, scores = _score_rows(loaded.versions[version], examples, where)
+            # A version is charged for the lookup and its own scoring, not for the other version's.
+            seconds = looked_up_seconds + time.perf_counter() - begun
+            self._metrics.prediction_seconds.labels(loaded.spec.name, version).observe(seconds)
+            self._metrics.rows.labels(loaded.spec.name, version, role).inc(where.size)
+            latency_ms = 1000 * seconds / (where.size if share_latency else 1)
+            for row, features, score in zip(where.tolist(), cells, scores, strict=True):
+                answers[row] = _prediction(loaded, examples, row, version, role, score, features, latency_ms)
+        return [answers[row] for row in range(len(examples))]
+
+
+def prediction_id(model: str, example_id: str, as_of: datetime, version: int) -> str:
+    """The same question to the same version has the same id, so a client that asks again is not logged twice."""
+    return str(uuid5(PREDICTIONS, f"{model}\0{example_id}\0{as_of.astimezone(UTC).isoformat()}\0{version}"))
+
+
+def _version_of(loaded: LoadedModel, role: Role) -> int:
+    version = loaded.release.champion if role == "champion" else loaded.release.challenger
+    assert version is not None, f"{loaded.release} routes to a {role} it does not have"
+    return version
+
+
+def _score_rows(
+    version: Scoring, examples: Examples, where: NDArray[np.intp]
+) -> tuple[list[dict[str, Cell]], list[float]]:
+    missing = [name for name in version.inputs if name not in examples.columns]
+    if missing:
+        raise DataError(f"the model's inputs {missing} are not among the columns {sorted(examples.columns)}")
+    columns = {name: _typed(examples.columns[name], kind)[where] for name, kind in version.inputs.items()}
+    scores = version.score(columns).tolist()
+    names = list(columns)
+    rows = zip(*(_cells(column) for column in columns.values()), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows], scores
+
+
+def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
+    """Numbers as float64 with NaN where missing or infinite; categories as objects with None where missing."""
+    if kind == "numeric":
+        numbers = np.asarray(values, dtype=np.float64)  # None becomes NaN
+        return np.where(np.isfinite(numbers), numbers, np.nan)
+    categories = np.empty(len(values), dtype=object)
+    categories[:] = [None if value is None or value != value else str(value) for value in values]
+    return categories
+
+
+def _cells(column: NDArray[Any]) -> list[Cell]:
+    values = column.tolist()
+    return values if column.dtype == object else [None if value != value else value for value in values]
+
+
+def _prediction(
+    loaded: LoadedModel,
+    examples: Examples,
+    row: int,
+    version: int,
+    role: Role,
+    score: float,
+    features: dict[str, Cell],
+    latency_ms: float,
+) -> Prediction:
+    example_id, moment = examples.example_ids[row], examples.moments[row]
+    return Prediction(
+        prediction_id=prediction_id(loaded.spec.name, example_id, moment, version),
+        model=loaded.spec.name,
+        version=version,
+        role=role,
+        example_id=example_id,
+        event_timestamp=moment,
+        answered_at=datetime.now(UTC),
+        score=score,
+        features=features,
+        stale=examples.stale[row],
+        latency_ms=latency_ms,
+    )

@@ -1,0 +1,65 @@
+"""Who may retrain now? One an episode; what was suppressed is on record."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from prefect import get_run_logger, task
+from prefect.runtime import flow_run
+
+from evergreen.spec import ModelSpec
+from evergreen.types import Cause, RetrainRequest
+from evergreen.wiring import wiring
+
+
+@task(retries=3, retry_delay_seconds=1)
+def ask(spec: ModelSpec, cause: Cause, episode: str | None, as_of: datetime) -> RetrainRequest:
+    """Ask to retrain; the same flow run asking again, or the same episode after its holder died, goes on where it was."""
+    request_id = str(flow_run.id)
+    with wiring().records() as records:
+        request = records.admissions.ask(
+            request_id=request_id,
+            model=spec.name,
+            cause=cause,
+            episode=episode or f"{cause}:{request_id}",
+            as_of=as_of,
+            cooldown_days=spec.retrain.cooldown_days,
+            lease_seconds=wiring().settings.lease_seconds,
+        )
+    get_run_logger().info("%s: %s", request.status, request.reason)
+    return request
+
+
+@contextmanager
+def held(request: RetrainRequest) -> Iterator[None]:
+    """Keep the admission's lease alive; a process that dies stops renewing, and another may take over."""
+    done = threading.Event()
+    lease = wiring().settings.lease_seconds
+
+    def renew() -> None:
+        while not done.wait(lease / 3):
+            with wiring().records() as records:
+                records.admissions.renew(request.request_id, lease_seconds=lease)
+
+    thread = threading.Thread(target=renew, name="admission-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException as error:
+        _finish(request, "failed", None, f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        done.set()
+        thread.join()
+
+
+@task(retries=3, retry_delay_seconds=1)
+def finish(request: RetrainRequest, version: int, reason: str) -> RetrainRequest:
+    """Close the request with what came of it."""
+    return _finish(request, "done", version, reason)
+
+
+def _finish(request: RetrainRequest, status: str, version: int | None, reason: str) -> RetrainRequest:
+    with wiring().records() as records:
+        return records.admissions.finish(request.request_id, status=status, version=version, reason=reason)

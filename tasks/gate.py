@@ -1,0 +1,66 @@
+"""Score candidate and champion on the same held-out rows, and judge."""
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from evergreen.gate import decide
+from evergreen.spec import GateConfig, ModelSpec
+from evergreen.types import Digest, Evaluation, GateDecision, TrainedModel, TrainingSet
+from evergreen.wiring import wiring
+
+
+@task
+def evaluate_candidate(spec: ModelSpec, candidate: TrainedModel, training_set: TrainingSet) -> Evaluation:
+    """Score the candidate on the holdout."""
+    return evaluate_artifact(spec, candidate.uri, candidate.digest, training_set)
+
+
+@task(retries=2, retry_delay_seconds=5)
+def evaluate_champion(spec: ModelSpec, training_set: TrainingSet) -> Evaluation | None:
+    """Score the champion again, now, on the same rows; None where there is none."""
+    wire = wiring()
+    with wire.records() as records:
+        release = records.releases.current(spec.name)
+    if release is None or release.champion is None:
+        return None
+    version = wire.registry.version(spec.name, release.champion)
+    folder = wire.registry.fetch(version, wire.settings.models_cache)
+    return evaluate_artifact(spec, str(folder), version.artifact, training_set)
+
+
+@task
+def judge(candidate: Evaluation, champion: Evaluation | None, rules: GateConfig) -> GateDecision:
+    """Decide, and put every check on the flow run's page."""
+    decision = decide(candidate, champion, rules)
+    create_table_artifact(
+        key="gate",
+        table=[
+            {"check": c.name, "verdict": "passed" if c.passed else "refused", "figure": c.figure, "rule": c.rule,
+             "reason": c.reason}
+            for c in decision.checks
+        ],
+        description=f"**{candidate.model}**: " + ("passed" if decision.passed else "refused: " + "; ".join(decision.reasons)),
+    )
+    return decision
+
+
+def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet) -> Evaluation:
+    """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed."""
+    from evergreen.adapters.feature_tables import load_training_set
+    from evergreen.evaluation import evaluate
+    from evergreen.training.predictor import Predictor
+
+    rows = load_training_set(training_set)
+    rows = rows[rows["event_timestamp"] >= training_set.holdout.start]
+    predictor = Predictor.load(uri, digest)
+    scores = predictor.score({name: rows[name].to_numpy() for name in predictor.inputs})
+    return evaluate(
+        model=spec.name,
+        artifact=digest,
+        holdout=training_set.holdout,
+        holdout_digest=training_set.digest,
+        labels=rows["label"].to_numpy(),
+        scores=scores,
+        days=rows["event_timestamp"].dt.floor("D").to_numpy(),
+        slices={name: rows[name].astype(str).to_numpy() for name in spec.data.slices},
+    )

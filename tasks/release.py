@@ -1,0 +1,104 @@
+"""Move versions between challenger, champion and previous; every change is one compare-and-swap with its journal row."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+
+from evergreen.errors import InvalidTransition, UnknownModel
+from evergreen.release import judge, promote, roll_back, start, step
+from evergreen.spec import ModelSpec
+from evergreen.types import Release, ReleaseDecision
+from evergreen.wiring import wiring
+
+
+@task(retries=2, retry_delay_seconds=1)
+def start_canary(spec: ModelSpec, version: int, reason: str, as_of: datetime) -> Release:
+    """Give a gated version its first share; with no champion it becomes champion at once."""
+
+    def begin(current: Release | None) -> Release:
+        if current is not None and version in (current.champion, current.challenger):
+            return current  # a run that was killed after this step and is run again
+        return start(current, model=spec.name, version=version, share=spec.release.steps[0], at=as_of)
+
+    return _change(spec, begin, action="start", reason=reason)
+
+
+@task(retries=2, retry_delay_seconds=1)
+def judge_challenger(spec: ModelSpec, as_of: datetime) -> ReleaseDecision | None:
+    """Look at what the challenger did since its last step; None when there is no challenger."""
+    from evergreen.monitoring.performance import live_figures
+
+    with wiring().records() as records:
+        release = records.releases.current(spec.name)
+        if release is None or release.challenger is None:
+            return None
+        frame = records.predictions.since(spec.name, release.changed_at, as_of)
+    champion, challenger = (live_figures(frame, version) for version in (release.champion, release.challenger))
+    assert challenger is not None
+    decision = judge(release, champion, challenger, spec.release, as_of)
+    create_table_artifact(
+        key="release", table=[check.model_dump() for check in decision.checks], description="; ".join(decision.reasons)
+    )
+    return decision
+
+
+@task(retries=2, retry_delay_seconds=1)
+def apply_decision(spec: ModelSpec, decision: ReleaseDecision, as_of: datetime) -> Release:
+    """Do what was decided: the next share, all of the traffic, or back."""
+
+    def change(current: Release | None) -> Release:
+        release = _existing(spec, current)
+        if decision.action == "promote":
+            return promote(release, at=as_of)
+        if decision.action == "roll_back":
+            return roll_back(release, at=as_of)
+        share = next(s for s in spec.release.steps if s > release.challenger_share)
+        return step(release, share=share, at=as_of)
+
+    return _change(spec, change, action=decision.action, reason="; ".join(decision.reasons))
+
+
+@task(retries=2, retry_delay_seconds=1)
+def roll_back_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
+    """Drop the challenger if there is one, else put the previous champion back."""
+    return _change(spec, lambda current: roll_back(_existing(spec, current), at=as_of), action="roll_back", reason=reason)
+
+
+@task
+def promote_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
+    """Give the challenger all of the traffic without waiting for its dwell: a person's call."""
+    return _change(spec, lambda current: promote(_existing(spec, current), at=as_of), action="promote", reason=reason)
+
+
+def _existing(spec: ModelSpec, release: Release | None) -> Release:
+    if release is None:
+        raise UnknownModel(f"{spec.name} has no release yet: run `retrain` for it first")
+    return release
+
+
+def _change(spec: ModelSpec, change: Callable[[Release | None], Release], *, action: str, reason: str) -> Release:
+    wire = wiring()
+    with wire.records() as records:
+        current = records.releases.current(spec.name)
+        after = change(current)
+        if current is None or after != current:
+            after = records.releases.save(
+                after,
+                expected_revision=None if current is None else current.revision,
+                action=action,
+                actor=f"flow-run/{flow_run.id}",
+                reason=reason,
+                at=after.changed_at,
+            )
+    wire.registry.mirror(after)
+    get_run_logger().info(
+        "%s: champion %s, challenger %s at %.0f%%, previous %s",
+        action, after.champion, after.challenger, 100 * after.challenger_share, after.previous,
+    )
+    return after
+
+
+__all__ = ["InvalidTransition", "apply_decision", "judge_challenger", "promote_now", "roll_back_now", "start_canary"]
