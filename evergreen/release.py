@@ -1,8 +1,8 @@
 """The release: which version serves what share, and how it may change.
 
 Pure: a state machine over `Release` and a judgement over live figures; no clock, no database. `adapters/releases.py`
-makes each change stick by compare-and-swap, `tasks/release.py` calls both. A version is a challenger while it takes part
-of the traffic and the champion once it takes all of it; the champion it replaced is kept as the previous one.
+makes each change stick by compare-and-swap, `tasks/release.py` calls both. A version is a challenger while it takes
+part of the traffic and the champion once it takes all of it; the champion it replaced is kept as the previous one.
 To add a guardrail, write a function returning a `Check` and list it in `judge`.
 """
 
@@ -158,7 +158,8 @@ def _live_log_loss(champion: LiveFigures | None, challenger: LiveFigures, config
         figure=rise,
         rule=rule,
         reason=f"version {challenger.version}: live log loss {mine:.3f} on {challenger.labelled:,} rows, champion "
-        f"{theirs:.3f} on {champion.labelled:,}, {'within' if passed else 'above'} the {config.max_live_loss:.3f} allowed",
+        f"{theirs:.3f} on {champion.labelled:,}, {'within' if passed else 'above'} the rise of "
+        f"{config.max_live_loss:.3f} allowed",
     )
 
 

@@ -336,7 +336,8 @@ class Outcome(Fact):
     """What a retrain came to."""
 
     model: str
-    verdict: Literal["passed", "refused", "suppressed"]
+    verdict: Literal["passed", "refused", "suppressed", "done"]
+    """`done`: this very request was answered before; nothing was done again."""
     reasons: tuple[str, ...]
     request: RetrainRequest
     version: ModelVersion | None = None

@@ -6,6 +6,7 @@ checkpoint, and the same candidate registers as the same version.
 """
 
 from datetime import datetime
+from typing import Literal
 
 from prefect import flow
 
@@ -37,8 +38,9 @@ def retrain(
     """
     spec = wiring().spec(model)
     request = ask(spec, cause, episode, moment(as_of))
-    if request.status == "suppressed":
-        return Outcome(model=model, verdict="suppressed", reasons=(request.reason,), request=request)
+    if request.status != "admitted":
+        verdict: Literal["suppressed", "done"] = "done" if request.status == "done" else "suppressed"
+        return Outcome(model=model, verdict=verdict, reasons=(request.reason,), request=request)
     with held(request):
         refresh_features(spec, request.as_of)
         training_set = build_training_set(spec, request.as_of)
@@ -52,8 +54,8 @@ def retrain(
         release = None
         if decision.passed:
             release = start_canary(spec, version.version, f"passed the gate, asked for by {cause}", request.as_of)
-        verdict = "passed" if decision.passed else "refused"
-        request = finish(request, version.version, f"version {version.version} {verdict}")
+        outcome = "passed" if decision.passed else "refused"
+        request = finish(request, version.version, f"version {version.version} {outcome}")
     return Outcome(
-        model=model, verdict=verdict, reasons=decision.reasons, request=request, version=version, release=release
+        model=model, verdict=outcome, reasons=decision.reasons, request=request, version=version, release=release
     )

@@ -9,6 +9,7 @@ from evergreen.types import Release
 from evergreen.wiring import wiring
 from tasks.moment import moment
 from tasks.release import apply_decision, current_release, judge_challenger, promote_now, roll_back_now
+from tasks.watch import record_outcomes
 
 
 @flow(flow_run_name="roll-out-{model}-{action}")
@@ -33,6 +34,7 @@ def roll_out(
         return roll_back_now(spec, reason, at)
     if action == "promote":
         return promote_now(spec, reason, at)
+    record_outcomes(spec, at)
     decision = judge_challenger(spec, at)
     if decision is None or decision.action == "hold":
         return current_release(spec)

@@ -96,11 +96,13 @@ def joined(frame: pd.DataFrame) -> Examples:
     """Rows whose features were joined point in time: `example_id`, `event_timestamp` and a column a feature.
 
     No view is named as stale: a value that was not known at its moment is just missing here.
-    Raises `DataError` when one of those two columns is not there.
+    Raises `DataError` when one of those two columns is not there or has empty cells.
     """
     for column in ("example_id", "event_timestamp"):
         if column not in frame:
             raise DataError(f"the frame to score has no column {column!r}; it has {sorted(map(str, frame.columns))}")
+        if empty := int(frame[column].isna().sum()):
+            raise DataError(f"{empty} of {len(frame)} rows to score have no {column}; every row needs one")
     stamps = pd.to_datetime(frame["event_timestamp"], utc=True).dt.floor("us")
     return Examples(
         example_ids=frame["example_id"].astype(str).tolist(),
@@ -113,8 +115,10 @@ def joined(frame: pd.DataFrame) -> Examples:
 def _values(column: "pd.Series[Any]") -> NDArray[Any]:
     """One column, its missing values NaN among numbers and None elsewhere, whichever of pandas' dtypes it has."""
     if is_numeric_dtype(column.dtype):
-        return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return column.astype(object).where(column.notna(), None).to_numpy()
+        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    values = column.to_numpy(dtype=object, copy=True)
+    values[column.isna().to_numpy()] = None
+    return values
 
 
 def _refusal(
@@ -127,6 +131,7 @@ def _refusal(
     )
     more = f" and {len(where) - NAMED_ROWS} more" if len(where) > NAMED_ROWS else ""
     return (
-        f"{len(where)} of {len(unknown)} rows name an entity the online store has never seen, and [serve].unknown_entity "
-        f"of {spec.name} is 'refuse': {named}{more}. Send known entities, or set it to 'defaults' in the model's file."
+        f"{len(where)} of {len(unknown)} rows name an entity the online store has never seen, and "
+        f"[serve].unknown_entity of {spec.name} is 'refuse': {named}{more}. "
+        "Send known entities, or set it to 'defaults' in the model's file."
     )

@@ -26,7 +26,7 @@ Kind = Literal["string", "integer", "number", "timestamp"]
 """What a column of a request must hold."""
 
 
-class ModelNotLoaded(EvergreenError):
+class NotLoadedError(EvergreenError):
     """The model is known, but no version of it is in memory."""
 
 
@@ -91,14 +91,14 @@ class LoadedModels:
     def named(self, model: str) -> LoadedModel:
         """What answers for a model now.
 
-        Raises `UnknownModel`, naming the known ones, and `ModelNotLoaded`, with the reason, when it is released but
+        Raises `UnknownModel`, naming the known ones, and `NotLoadedError`, with the reason, when it is released but
         not in memory.
         """
         loaded = self._serving.get(model)
         if loaded is not None:
             return loaded
         if model in self._released:
-            raise ModelNotLoaded(f"model {model!r} is released but not in memory: {self.reason(model)}")
+            raise NotLoadedError(f"model {model!r} is released but not in memory: {self.reason(model)}")
         raise UnknownModel(f"no model {model!r} is released; known models: {sorted(self._released)}")
 
     def is_known(self, model: str) -> bool:

@@ -30,7 +30,9 @@ class Metrics:
             return Histogram(f"evergreen_{name}_seconds", says, labels, buckets=SECONDS, registry=self.registry)
 
         self.requests = counter("requests", "HTTP requests answered", "route", "model", "status")
-        self.request_seconds = seconds("request", "HTTP request, from its first byte here to its last", "route", "model")
+        self.request_seconds = seconds(
+            "request", "HTTP request, from its first byte here to its last", "route", "model"
+        )
         self.errors = counter("errors", "Requests that ended in a refusal or a fault, by its name", "model", "error")
         self.prediction_seconds = seconds(
             "prediction", "Lookup and scoring of one batch, as `latency_ms` in the log", "model", "version"
@@ -39,7 +41,9 @@ class Metrics:
         self.unknown_entities = counter(
             "unknown_entities", "Rows with an entity the online store has never seen", "model", "policy"
         )
-        self.stale_features = counter("stale_features", "Rows answered without a view: missing or stale", "model", "view")
+        self.stale_features = counter(
+            "stale_features", "Rows answered without a view: missing or stale", "model", "view"
+        )
         self.log_queue_rows = gauge("log_queue_rows", "Predictions waiting to be written")
         self.log_rows = counter("log_rows", "Predictions handed to the log: written, repeated or lost", "outcome")
         self.log_failures = counter("log_failures", "Attempts to write a batch of predictions that failed")
@@ -47,7 +51,9 @@ class Metrics:
         self.swaps = counter("swaps", "Times another release began to serve", "model")
         self.load_failures = counter("load_failures", "Attempts to load a release that failed", "model")
         self.poll_failures = counter("poll_failures", "Looks at the releases table that failed")
-        self.serving_version = gauge("serving_version", "Version in memory by role; 0 where there is none", "model", "role")
+        self.serving_version = gauge(
+            "serving_version", "Version in memory by role; 0 where there is none", "model", "role"
+        )
         self.challenger_share = gauge("challenger_share", "Share of the keys the challenger answers", "model")
         for outcome in ("written", "repeated", "lost"):
             self.log_rows.labels(outcome)  # a rate over a counter that appears with its first loss misses that loss

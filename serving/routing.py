@@ -28,6 +28,4 @@ def roles(release: Release, example_ids: Sequence[str]) -> list[Role]:
     if release.challenger is None:
         return ["champion"] * len(example_ids)
     challenger, share = release.challenger, release.challenger_share
-    return [
-        "challenger" if point_of(release.model, challenger, key) < share else "champion" for key in example_ids
-    ]
+    return ["challenger" if point_of(release.model, challenger, key) < share else "champion" for key in example_ids]

@@ -59,9 +59,7 @@ def _as_list(rows: Any) -> Any:
 class PredictRequest(Message):
     """One row or many."""
 
-    rows: Annotated[
-        list[Row], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=Row | list[Row])
-    ]
+    rows: Annotated[list[Row], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=Row | list[Row])]
     as_of: Utc | None = None
     """The logical moment whose knowledge to use; now where there is none. Give it, and `example_id`, and asking again
     is the same prediction."""
@@ -105,8 +103,8 @@ class Outcome(Message):
 
     example_id: ExampleId
     label: Annotated[int, Field(ge=0, le=1)]
-    label_timestamp: Utc | None = None
-    """When it became known; now where there is none."""
+    label_timestamp: Utc
+    """When it became known. The same example and moment again is the same outcome; a later moment is a correction."""
 
 
 class OutcomesRequest(Message):

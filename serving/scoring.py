@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
+from evergreen.training.preprocessing import category_key
 from evergreen.types import Cell, Prediction
 from serving.features import Examples, FeatureLookup, joined
 from serving.loaded import LoadedModel, Scoring
@@ -44,8 +45,8 @@ class Scorer:
     ) -> list[Prediction]:
         """Look features up online, score and log; never waits for the log. One answer a row, in order.
 
-        `rows` has a column for each of `loaded.needs`. An example without an id gets a random one. Every answer's
-        `latency_ms` is the lookup's and its version's scoring of the whole batch. Raises `UnknownEntity` where the spec refuses.
+        `rows` has a column for each of `loaded.needs`. An example without an id gets a random one. `latency_ms` is the
+        lookup's and its version's scoring, of the whole batch. Raises `UnknownEntity` where the spec refuses.
         """
         started = time.perf_counter()
         size = len(next(iter(rows.values())))
@@ -121,7 +122,7 @@ def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categ
         numbers = np.asarray(values, dtype=np.float64)  # None becomes NaN
         return np.where(np.isfinite(numbers), numbers, np.nan)
     categories = np.empty(len(values), dtype=object)
-    categories[:] = [None if value is None or value != value else str(value) for value in values]
+    categories[:] = [category_key(value) for value in values]
     return categories
 
 

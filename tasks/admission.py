@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import Literal
 
 from prefect import get_run_logger, task
 from prefect.runtime import flow_run
 
+from evergreen.errors import InvalidTransition
 from evergreen.spec import ModelSpec
 from evergreen.types import Cause, RetrainRequest
 from evergreen.wiring import wiring
@@ -40,14 +42,16 @@ def held(request: RetrainRequest) -> Iterator[None]:
     def renew() -> None:
         while not done.wait(lease / 3):
             with wiring().records() as records:
-                records.admissions.renew(request.request_id, lease_seconds=lease)
+                if not records.admissions.renew(request.request_id, lease_seconds=lease):
+                    return  # taken over: `finish` will say so, and the work is the same work
 
     thread = threading.Thread(target=renew, name="admission-lease", daemon=True)
     thread.start()
     try:
         yield
     except BaseException as error:
-        _finish(request, "failed", None, f"{type(error).__name__}: {error}")
+        with suppress(InvalidTransition):
+            _finish(request, "failed", None, f"{type(error).__name__}: {error}")
         raise
     finally:
         done.set()
@@ -60,6 +64,8 @@ def finish(request: RetrainRequest, version: int, reason: str) -> RetrainRequest
     return _finish(request, "done", version, reason)
 
 
-def _finish(request: RetrainRequest, status: str, version: int | None, reason: str) -> RetrainRequest:
+def _finish(
+    request: RetrainRequest, status: Literal["done", "failed"], version: int | None, reason: str
+) -> RetrainRequest:
     with wiring().records() as records:
         return records.admissions.finish(request.request_id, status=status, version=version, reason=reason)

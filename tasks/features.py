@@ -26,6 +26,6 @@ def refresh_features(spec: ModelSpec, as_of: datetime) -> None:
 
 
 @task(retries=2, retry_delay_seconds=5)
-def refresh_online(spec: ModelSpec, as_of: datetime) -> None:
+def refresh_online(as_of: datetime) -> None:
     """Bring the online store up to `as_of`."""
     wiring().features.materialize(as_of)

@@ -1,9 +1,9 @@
 """Score candidate and champion on the same held-out rows, and judge."""
 
+from evergreen.gate import decide
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from evergreen.gate import decide
 from evergreen.spec import GateConfig, ModelSpec
 from evergreen.types import Digest, Evaluation, GateDecision, TrainedModel, TrainingSet
 from evergreen.wiring import wiring
@@ -35,11 +35,17 @@ def judge(candidate: Evaluation, champion: Evaluation | None, rules: GateConfig)
     create_table_artifact(
         key="gate",
         table=[
-            {"check": c.name, "verdict": "passed" if c.passed else "refused", "figure": c.figure, "rule": c.rule,
-             "reason": c.reason}
+            {
+                "check": c.name,
+                "verdict": "passed" if c.passed else "refused",
+                "figure": c.figure,
+                "rule": c.rule,
+                "reason": c.reason,
+            }
             for c in decision.checks
         ],
-        description=f"**{candidate.model}**: " + ("passed" if decision.passed else "refused: " + "; ".join(decision.reasons)),
+        description=f"**{candidate.model}**: "
+        + ("passed" if decision.passed else "refused: " + "; ".join(decision.reasons)),
     )
     return decision
 
@@ -48,6 +54,7 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
     """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed."""
     from evergreen.adapters.feature_tables import load_training_set
     from evergreen.evaluation import evaluate
+
     from evergreen.training.predictor import Predictor
 
     rows = load_training_set(training_set)

@@ -23,7 +23,11 @@ def register(
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url)}
     version = registry.register(candidate, evaluation, champion, decision, cause, spec, tags)
     create_link_artifact(
-        key="mlflow-run", link=registry.run_url(version.run_id), link_text=f"{spec.name} version {version.version} in MLflow"
+        key="mlflow-run",
+        link=registry.run_url(version.run_id),
+        link_text=f"{spec.name} version {version.version} in MLflow",
     )
-    get_run_logger().info("%s is version %d: %s", candidate.digest[:19], version.version, "passed" if version.passed else "refused")
+    get_run_logger().info(
+        "%s is version %d: %s", candidate.digest[:19], version.version, "passed" if version.passed else "refused"
+    )
     return version

@@ -7,8 +7,8 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from evergreen.errors import InvalidTransition, UnknownModel
-from evergreen.release import judge, promote, roll_back, start, step
+from evergreen.errors import UnknownModel
+from evergreen.release import judge, next_share, promote, roll_back, start, step
 from evergreen.spec import ModelSpec
 from evergreen.types import Release, ReleaseDecision
 from evergreen.wiring import wiring
@@ -36,9 +36,8 @@ def judge_challenger(spec: ModelSpec, as_of: datetime) -> ReleaseDecision | None
         if release is None or release.challenger is None:
             return None
         frame = records.predictions.since(spec.name, release.changed_at, as_of)
-    champion, challenger = (live_figures(frame, version) for version in (release.champion, release.challenger))
-    assert challenger is not None
-    decision = judge(release, champion, challenger, spec.release, as_of)
+    champion = None if release.champion is None else live_figures(frame, release.champion)
+    decision = judge(release, champion, live_figures(frame, release.challenger), spec.release, as_of)
     create_table_artifact(
         key="release", table=[check.model_dump() for check in decision.checks], description="; ".join(decision.reasons)
     )
@@ -55,16 +54,24 @@ def apply_decision(spec: ModelSpec, decision: ReleaseDecision, as_of: datetime) 
             return promote(release, at=as_of)
         if decision.action == "roll_back":
             return roll_back(release, at=as_of)
-        share = next(s for s in spec.release.steps if s > release.challenger_share)
-        return step(release, share=share, at=as_of)
+        return step(release, share=next_share(release, spec.release), at=as_of)
 
     return _change(spec, change, action=decision.action, reason="; ".join(decision.reasons))
 
 
 @task(retries=2, retry_delay_seconds=1)
+def current_release(spec: ModelSpec) -> Release:
+    """The release as it is."""
+    with wiring().records() as records:
+        return _existing(spec, records.releases.current(spec.name))
+
+
+@task(retries=2, retry_delay_seconds=1)
 def roll_back_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
     """Drop the challenger if there is one, else put the previous champion back."""
-    return _change(spec, lambda current: roll_back(_existing(spec, current), at=as_of), action="roll_back", reason=reason)
+    return _change(
+        spec, lambda current: roll_back(_existing(spec, current), at=as_of), action="roll_back", reason=reason
+    )
 
 
 @task
@@ -96,9 +103,10 @@ def _change(spec: ModelSpec, change: Callable[[Release | None], Release], *, act
     wire.registry.mirror(after)
     get_run_logger().info(
         "%s: champion %s, challenger %s at %.0f%%, previous %s",
-        action, after.champion, after.challenger, 100 * after.challenger_share, after.previous,
+        action,
+        after.champion,
+        after.challenger,
+        100 * after.challenger_share,
+        after.previous,
     )
     return after
-
-
-__all__ = ["InvalidTransition", "apply_decision", "judge_challenger", "promote_now", "roll_back_now", "start_canary"]

@@ -1,29 +1,31 @@
-"""One look at what was served: inputs, outcomes, verdict, event."""
+"""One look at what was served: outcomes, inputs, figures, verdict, event."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from datetime import datetime, timedelta
 
 import pandas as pd
 from prefect import get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
 from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
-from evergreen.monitoring.windows import mature_window, sample_days
+from evergreen.monitoring.windows import in_window, newest_mature, sample_by_day, searched
 from evergreen.spec import ModelSpec
-from evergreen.types import DriftReport, ModelVersion, PerformanceReport, RetrainDecision, Window
+from evergreen.types import DriftReport, ModelVersion, PerformanceReport, RetrainDecision, TrainingSet, Window
 from evergreen.wiring import wiring
 
 EVENT = "evergreen.drift.detected"
+PAST_CHECKS = 60
+"""How far back the policy may look for the beginning of a stretch of alarms."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What the champion answered in one window; stays inside the flow's process."""
+    """What was answered in one window, for the tasks of one run; it does not travel."""
 
     champion: ModelVersion
+    training_set: TrainingSet
     window: Window
     frame: pd.DataFrame
     as_of: datetime
@@ -36,7 +38,116 @@ def record_outcomes(spec: ModelSpec, as_of: datetime) -> None:
 
     wire = wiring()
     with wire.records() as records:
-        since = records.predictions.newest_outcome(spec.name) or spec.training_window(as_of).start
-        outcomes = read_outcomes(wire.settings.data, spec, Window(start=since, end=as_of))
+        since = records.predictions.newest_outcome(spec.name) or records.predictions.oldest_answer(spec.name)
+    if since is None or since >= as_of:
+        return
+    # Both ends are inclusive in effect: an outcome that is read again is counted as repeated and changes nothing.
+    known = Window(start=since, end=as_of + timedelta(microseconds=1))
+    outcomes = read_outcomes(wire.settings.data, spec, known)
+    with wire.records() as records:
         counts = records.predictions.record_outcomes(spec.name, outcomes)
-    get_run_logger().info("outcomes: %s", counts)
+    get_run_logger().info("outcomes: %s new, %s repeated, %s unknown", counts.new, counts.repeated, counts.unknown)
+
+
+@task(retries=2, retry_delay_seconds=5, persist_result=False)
+def served_rows(spec: ModelSpec, as_of: datetime) -> Served | None:
+    """Load the newest window whose labels are in; None, with the reason in the log, when there is none."""
+    wire = wiring()
+    with wire.records() as records:
+        release = records.releases.current(spec.name)
+        frame = records.predictions.frame(spec.name, searched(as_of, spec.monitor), as_of)
+    window = newest_mature(frame, as_of=as_of, config=spec.monitor)
+    if release is None or release.champion is None:
+        return _not_judged(spec, "it has no champion")
+    if window is None:
+        days, share = spec.monitor.window_days, spec.monitor.min_label_share
+        where = searched(as_of, spec.monitor)
+        return _not_judged(
+            spec, f"{len(frame):,} answers in {where}, no {days} days of which {share:.0%} have outcomes"
+        )
+    champion = wire.registry.version(spec.name, release.champion)
+    return Served(champion, wire.registry.training_set(champion), window, in_window(frame, window), as_of)
+
+
+def _not_judged(spec: ModelSpec, why: str) -> None:
+    create_markdown_artifact(key="watch", markdown=f"**{spec.name}** was not judged: {why}.")
+    get_run_logger().warning("%s was not judged: %s", spec.name, why)
+
+
+@task(retries=1, retry_delay_seconds=5, persist_result=False)
+def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport:
+    """Draw the Evidently page of this window beside the champion's training rows; keep it with the champion's run."""
+    from evergreen.adapters.feature_tables import load_training_set
+
+    from evergreen.adapters.evidently import drift_report
+
+    wire = wiring()
+    trained_on = load_training_set(served.training_set)
+    trained_on = trained_on[trained_on["event_timestamp"] < served.training_set.holdout.start]
+    rows, seed = spec.monitor.report_rows, spec.train.seed
+    report = drift_report(
+        sample_by_day(trained_on, rows, seed=seed),
+        sample_by_day(served.frame, rows, seed=seed),
+        served.training_set.features,
+        model=spec.name,
+        window=served.window,
+        reference_window=Window(start=served.training_set.window.start, end=served.training_set.holdout.start),
+        html=wire.settings.home / "reports" / f"{spec.name}-{served.window.end:%Y-%m-%d}.html",
+        score="score",
+        label="label",
+    )
+    link = wire.registry.log_file(served.champion.run_id, report.uri, "watch")
+    create_link_artifact(key="evidently-report", link=link, link_text=f"Evidently: {served.window}")
+    return report.model_copy(update={"uri": link})
+
+
+@task(persist_result=False)
+def measure_performance(spec: ModelSpec, served: Served) -> PerformanceReport:
+    """Hold what the champion said beside what came true."""
+    return performance(
+        served.frame, model=spec.name, version=served.champion.version, window=served.window, config=spec.monitor
+    )
+
+
+@task(persist_result=False)
+def decide_retrain(
+    spec: ModelSpec, served: Served, measured: PerformanceReport, drift: DriftReport | None
+) -> RetrainDecision:
+    """Ask the policy, put its reasons on the run's page, and record the check."""
+    wire = wiring()
+    with wire.records() as records:
+        history = records.checks.history(spec.name, served.window.end, PAST_CHECKS)
+        decision = decide(
+            spec=spec,
+            as_of=served.as_of,
+            performance=measured,
+            drift=drift,
+            champion_evaluation=wire.registry.evaluation(served.champion),
+            trained_until=served.training_set.holdout.start,
+            history=history,
+        )
+        records.checks.record(decision, drift, measured)
+    create_table_artifact(
+        key="watch",
+        table=[{"retrain": decision.retrain, "reason": reason} for reason in decision.reasons],
+        description=f"**{spec.name}** version {served.champion.version} in {served.window}",
+    )
+    get_run_logger().info("retrain: %s; %s", decision.retrain, "; ".join(decision.reasons))
+    return decision
+
+
+@task(retries=2, retry_delay_seconds=1)
+def announce(spec: ModelSpec, decision: RetrainDecision) -> None:
+    """Emit the event; `prefect.yaml` turns it into a run of `retrain` with these parameters."""
+    emit_event(
+        event=EVENT,
+        resource={"prefect.resource.id": f"evergreen.model.{spec.name}", "prefect.resource.name": spec.name},
+        payload={
+            "model": spec.name,
+            "as_of": decision.as_of.isoformat(),
+            "cause": decision.alarms[0].trigger.value,
+            "episode": decision.episode,
+            "reasons": list(decision.reasons),
+        },
+    )
+    get_run_logger().info("emitted %s for episode %s", EVENT, decision.episode)

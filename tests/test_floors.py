@@ -81,11 +81,15 @@ def test_each_vendor_lives_on_its_floor(module: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "path"), [m for m in modules() if within(m[0], "feature_repo")], ids=lambda v: v if isinstance(v, str) else ""
+    ("module", "path"),
+    [m for m in modules() if within(m[0], "feature_repo")],
+    ids=lambda v: v if isinstance(v, str) else "",
 )
 def test_the_feature_repo_knows_nothing_of_ours_but_types_and_errors(module: str, path: Path) -> None:
     ours = {name for name in imports(path) if within(name, "evergreen")}
-    assert {name for name in ours if not within(name, "evergreen.types") and not within(name, "evergreen.errors")} <= {"evergreen"}
+    assert {name for name in ours if not within(name, "evergreen.types") and not within(name, "evergreen.errors")} <= {
+        "evergreen"
+    }
 
 
 def test_every_module_of_the_library_has_a_floor() -> None:

@@ -1,4 +1,4 @@
-"""Alembic's entry: on the connection it is given (`evergreen.adapters.tables.migrate`), else on the settings' database."""
+"""Alembic's entry: on the connection `evergreen.adapters.tables.migrate` gives it, else on the settings' database."""
 
 from alembic import context
 from sqlalchemy import Connection

@@ -1,15 +1,15 @@
 """Evidently: current inputs beside those the champion was trained on, as figures and as one HTML page.
 
-The only module that knows Evidently. It measures and draws; whether drift starts anything is the policy's to say. Our own
-part: a changed missing share, which Evidently's methods cannot see because they drop missing values first, and a threshold
-that leaves room for what two samples of one distribution differ by anyway.
-Called by the watch task with at most `[monitor].report_rows` rows a side. Importing Evidently costs 3.5 to 6 CPU seconds,
-so it is imported inside the functions: a process that never draws a report never pays. To measure another kind of column,
-add its method to `METHODS`; to add a part to the page, append a widget in `_page`.
+The only module that knows Evidently. It measures and draws; whether drift starts anything is the policy's to say. Our
+own part: a changed missing share, which Evidently's methods cannot see because they drop missing values first, and a
+threshold that leaves room for what two samples of one distribution differ by anyway.
+Called by the watch task with at most `[monitor].report_rows` rows a side. Importing Evidently costs 3.5 to 6 CPU
+seconds, so it is imported inside the functions: a process that never draws a report never pays. To measure another kind
+of column, add its method to `METHODS`; to add a part to the page, add a widget to the list that `drift_report` writes.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +22,10 @@ from evergreen.types import DriftReport, FeatureDrift, Window
 
 Kind = Literal["numeric", "categorical"]
 METHODS: dict[Kind, str] = {"numeric": "wasserstein", "categorical": "jensenshannon"}
-"""Distances, not p-values: they mean the same at every number of rows. Wasserstein is in reference standard deviations."""
+"""Distances, not p-values: they mean the same at any number of rows. Wasserstein is in reference deviations."""
 MAX_DISTANCE = 0.1
+MIN_DEVIATION = 0.001
+"""Evidently's floor for the deviation it divides a Wasserstein distance by."""
 MAX_MISSING_CHANGE = 0.1
 """Drifted when the missing share moved by more than this."""
 
@@ -53,11 +55,11 @@ def drift_report(
 ) -> DriftReport:
     """Compare `current` with `reference` column by column and write the page to `html`.
 
-    Both frames hold a row an example and at least the columns of `inputs`; draw them down first, the cost grows with the
-    rows. With `score` and `label` the page also shows the quality of the labelled rows of `current`, beside that of
-    `reference` if it carries both columns too. A feature has one row in the report: the distance of its values or the
-    change of its missing share, whichever is further over its threshold; a column with no value on one side has only the
-    latter. Raises `DataError` when a side is empty or lacks columns.
+    Both frames hold a row an example and at least the columns of `inputs`; draw them down first, the cost grows with
+    the rows. With `score` and `label`, names of columns, the page also shows the quality of the labelled rows of
+    `current`, beside that of `reference` if it carries both columns too. A feature has one row in the report: the
+    distance of its values or the change of its missing share, whichever is further over its threshold; a column with no
+    value on one side has only the latter. Raises `DataError` when a side is empty or lacks columns.
     """
     for side, frame in (("reference", reference), ("current", current)):
         _require(frame, inputs, side)
@@ -65,7 +67,8 @@ def drift_report(
     columns, verdict = _measure(before, now, inputs)
     features = tuple(_worse(name, column) for name, column in columns.items())
     quality = _quality(reference, current, score, label) if score and label else []
-    _write(html, _page(features, columns, [*verdict, *quality], f"{model} in {window}, beside {reference_window}"))
+    table = _table(features, columns, title=f"{model} in {window}, beside {reference_window}")
+    _write(html, [*verdict, table, *quality])
     return DriftReport(
         model=model,
         window=window,
@@ -79,9 +82,7 @@ def drift_report(
 
 def _require(frame: pd.DataFrame, inputs: Mapping[str, Kind], side: str) -> None:
     if frame.empty:
-        raise DataError(
-            f"the {side} side of the drift report has no rows; choose a window in which something was served"
-        )
+        raise DataError(f"the {side} side of the drift report has no rows; choose a window that has some")
     missing = [name for name in inputs if name not in frame.columns]
     if missing:
         raise DataError(
@@ -95,7 +96,7 @@ def _clean(frame: pd.DataFrame, inputs: Mapping[str, Kind]) -> pd.DataFrame:
     cleaned = {}
     for name, kind in inputs.items():
         if kind == "numeric":
-            # What is no number counts as missing: a column that turned to text shows as a missing share, not as a crash.
+            # What is no number counts as missing: a column that turned to text shows up there and does not crash.
             values = pd.to_numeric(frame[name], errors="coerce").astype(float)
             cleaned[name] = values.where(np.isfinite(values))
         else:
@@ -132,7 +133,8 @@ def _measure(
         categorical_columns=[name for name, column in measured.items() if column.kind == "categorical"],
     )
     sides = [evidently.Dataset.from_pandas(side[list(measured)], definition) for side in (current, reference)]
-    results = evidently.Report([verdict, *drifts.values()]).run(*sides).metric_results
+    with np.errstate(divide="ignore", invalid="ignore"):  # it also correlates, and constant columns divide by zero
+        results = evidently.Report([verdict, *drifts.values()]).run(*sides).metric_results
     for name, drift in drifts.items():
         found, column = results[drift.metric_id], columns[name]
         columns[name] = _Column(
@@ -142,17 +144,25 @@ def _measure(
 
 
 def _threshold(reference: pd.Series, current: pd.Series, kind: Kind) -> float:
-    """`MAX_DISTANCE`, plus for categories the distance that sampling alone makes.
+    """`MAX_DISTANCE` and room for the distance that sampling alone makes between n and m rows of one distribution.
 
-    Two samples of n and m rows of one distribution over k categories have an expected Jensen-Shannon divergence of about
-    (k - 1) / 8 * (1/n + 1/m) nats (its second-order expansion is an eighth of a chi-square): with a hundred destinations
-    and 2,000 rows a side the distance is above 0.1 though nothing drifted.
+    Categories: the expected Jensen-Shannon divergence over k of them is about (k - 1) / 8 * (1/n + 1/m) nats (to second
+    order it is an eighth of a chi-square), and divergences add: with a hundred categories and 2,000 rows a side the
+    distance is above 0.1 though nothing drifted. Numbers: the expected Wasserstein distance is about
+    sqrt(2/pi * (1/n + 1/m)) times the integral of sqrt(F (1 - F)) (Bobkov and Ledoux 2019), and it is a metric, so the
+    two add.
     """
-    rows = (int(reference.notna().sum()), int(current.notna().sum()))
-    if kind == "numeric" or not all(rows):
+    before, now = reference.dropna(), current.dropna()
+    if before.empty or now.empty:
         return MAX_DISTANCE
-    categories = len(set(reference.dropna()) | set(current.dropna()))
-    return float(np.sqrt(MAX_DISTANCE**2 + (categories - 1) / 8 * (1 / rows[0] + 1 / rows[1])))
+    spread = 1 / len(before) + 1 / len(now)
+    if kind == "categorical":
+        categories = len(set(before) | set(now))
+        return float(np.sqrt(MAX_DISTANCE**2 + (categories - 1) / 8 * spread))
+    values = np.sort(before.to_numpy(dtype=float))
+    below = np.arange(1, len(values)) / len(values)
+    integral = float(np.sum(np.sqrt(below * (1 - below)) * np.diff(values)))
+    return MAX_DISTANCE + float(np.sqrt(2 / np.pi * spread)) * integral / max(float(values.std()), MIN_DEVIATION)
 
 
 def _worse(name: str, column: _Column) -> FeatureDrift:
@@ -187,8 +197,8 @@ def _scored(frame: pd.DataFrame, score: str, label: str) -> pd.DataFrame | None:
     return rows.astype({"score": float, "label": int}) if rows["label"].nunique() == 2 else None
 
 
-def _page(features: tuple[FeatureDrift, ...], columns: Mapping[str, _Column], more: list[Any], title: str) -> list[Any]:
-    """Our table, furthest over its threshold first and a row's histogram behind it, then Evidently's own widgets."""
+def _table(features: Sequence[FeatureDrift], columns: Mapping[str, _Column], title: str) -> Any:
+    """A row a feature, furthest over its threshold first, its distributions behind a click."""
     _evidently()
     from evidently.legacy.renderers.html_widgets import (
         ColumnDefinition,
@@ -200,8 +210,8 @@ def _page(features: tuple[FeatureDrift, ...], columns: Mapping[str, _Column], mo
     rows = []
     for feature in sorted(features, key=lambda f: f.score / f.threshold, reverse=True):
         column, details = columns[feature.feature], RowDetails()
-        for widget in column.widgets:
-            details.with_part(feature.feature, widget)
+        for drawing in column.widgets[-1:]:  # those before it repeat the row in words
+            details.with_part("distribution", drawing)
         cells = {
             "feature": feature.feature,
             "kind": column.kind,
@@ -215,7 +225,7 @@ def _page(features: tuple[FeatureDrift, ...], columns: Mapping[str, _Column], mo
         rows.append(RichTableDataRow(details=details, fields=cells))
     heads = ("Feature", "Kind", "Measure", "Score", "Threshold", "Verdict", "Missing before", "Missing now")
     shown = [ColumnDefinition(head, name) for head, name in zip(heads, cells, strict=True)]
-    return [rich_table_data(title=title, columns=shown, data=rows, rows_per_page=50), *more]
+    return rich_table_data(title=title, columns=shown, data=rows, rows_per_page=50)
 
 
 def _write(html: Path, widgets: list[Any]) -> None:

@@ -1,13 +1,13 @@
 """Evergreen's own tables: what was served, what came of it, who serves now, and who asked for what.
 
-One SQLAlchemy schema for SQLite (embedded) and Postgres (production). Only rows, columns and connections live here; what
-may be written when is the business of the repositories beside it. Reads outside a write see what is committed at that
-moment on both databases (READ COMMITTED); whoever reads and then writes does so by compare-and-swap.
-To add a table or a column: change it here, then `alembic -c deployments/migrations/alembic.ini revision --autogenerate`.
+One SQLAlchemy schema for SQLite (embedded) and Postgres (production). Only rows, columns and connections live here;
+what may be written when is the business of the repositories beside it. Reads outside a write see what is committed at
+that moment on both databases (READ COMMITTED); whoever reads and then writes does so by compare-and-swap.
+To add a column: change it here, then `alembic -c deployments/migrations/alembic.ini revision --autogenerate -m WHAT`.
 """
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, DateTime, Dialect, Engine, Index, Text, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from evergreen.errors import ConfigurationError
@@ -42,7 +43,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         moment = value.astimezone(UTC)
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Always aware, always UTC."""
         if value is None:
             return None
@@ -93,7 +94,7 @@ class PredictionRow(Base):
 
 
 class OutcomeRow(Base):
-    """What came true, by when it became known: a correction is a later row, so an earlier `as_of` still sees the earlier one."""
+    """What came true, by when it became known: a correction is a later row, which an earlier `as_of` does not see."""
 
     __tablename__ = "outcomes"
     __table_args__ = (Index("ix_outcomes_model_known", "model", "label_timestamp"),)
@@ -207,7 +208,7 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True)
     if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"})
 
     @event.listens_for(engine, "connect")
@@ -224,8 +225,8 @@ def open_engine(url: str) -> Engine:
 def migrate(url: str) -> None:
     """Bring the schema at `url` up to date. Safe when several processes do it at once: one works, the others wait.
 
-    Costs 0.1 to 0.4 s the first time in a process (mostly importing Alembic), 5 ms after. Raises `ConfigurationError` where the database does not
-    answer.
+    Costs 0.1 to 0.4 s the first time in a process (mostly importing Alembic), 5 ms after. Raises `ConfigurationError`
+    where the database does not answer.
     """
     from alembic import command
     from alembic.config import Config
@@ -240,12 +241,31 @@ def migrate(url: str) -> None:
             command.upgrade(config, "head")
             connection.commit()
     except OperationalError as error:
+        shown = engine.url.render_as_string(hide_password=True)
         raise ConfigurationError(
-            f"the database of EVERGREEN_DATABASE_URL ({engine.url.render_as_string(hide_password=True)}) does not answer: "
-            f"{error.orig}. Start it or correct the URL."
+            f"the database of EVERGREEN_DATABASE_URL ({shown}) does not answer: {error.orig}. "
+            "Start it or correct the URL."
         ) from error
     finally:
         engine.dispose()
+
+
+def insert_new(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert the rows whose key is not there yet, in one statement; returns how many that were."""
+    if not rows:
+        return 0
+    connection = session.connection()
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table.__table__).on_conflict_do_nothing()
+    return connection.execute(statement, list(rows), execution_options={"preserve_rowcount": True}).rowcount
+
+
+def lock(session: Session, name: str) -> None:
+    """Pass the turnstile `name`: until this transaction ends, whoever else wants to pass it waits."""
+    connection = session.connection()
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(TurnstileRow.__table__).values(name=name)
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"name": name}))
 
 
 def _driver(url: str) -> URL:
@@ -254,6 +274,16 @@ def _driver(url: str) -> URL:
     if parsed.drivername in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
     return parsed
+
+
+def _make_folder(database: Path) -> None:
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"there is no folder for the database {database} and it cannot be made: {error}. "
+            "Correct EVERGREEN_HOME or EVERGREEN_DATABASE_URL."
+        ) from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pandas as pd
 from evergreen.evaluation import score_rows
 from evergreen.monitoring.windows import in_window, require_columns
 from evergreen.spec import MonitorConfig
-from evergreen.types import PerformanceReport, Window
+from evergreen.types import LiveFigures, PerformanceReport, Window
 
 NEEDED = ("event_timestamp", "version", "score", "label")
 
@@ -59,3 +59,21 @@ def waits_for_labels(report: PerformanceReport, config: MonitorConfig) -> str | 
     if report.labelled < config.min_labels:
         return f"{report.labelled:,} outcomes are in, [monitor].min_labels asks for {config.min_labels:,}"
     return None
+
+
+def live_figures(frame: pd.DataFrame, version: int) -> LiveFigures:
+    """Counts, figures and latency of `version` over `frame`: as `performance` takes it, with `latency_ms`.
+
+    Figures are over the outcomes that are in, so they favour what is known early; they are None below two outcomes.
+    """
+    require_columns(frame, (*NEEDED, "latency_ms"))
+    served = frame[frame["version"] == version]
+    labelled = served[served["label"].notna()]
+    labels, scores = labelled["label"].to_numpy(dtype=int), labelled["score"].to_numpy(dtype=float)
+    return LiveFigures(
+        version=version,
+        rows=len(served),
+        labelled=len(labelled),
+        scores=score_rows(labels, scores) if len(labelled) > 1 else None,
+        p99_latency_ms=float(served["latency_ms"].quantile(0.99)) if len(served) else 0.0,
+    )

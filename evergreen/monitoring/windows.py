@@ -81,11 +81,15 @@ def sample_by_day(frame: pd.DataFrame, rows: int, *, seed: int) -> pd.DataFrame:
     require_columns(frame, ("example_id", "event_timestamp"))
     key = f"{seed:016d}"[-16:]  # pandas' keyed hash takes exactly 16 bytes
     lot = pd.Series(pd.util.hash_array(frame["example_id"].to_numpy(dtype=object), hash_key=key), index=frame.index)
-    by_day = lot.groupby(frame["event_timestamp"].dt.floor("D"))
-    # Ranking within the day first makes the cut fall at one share for all days.
-    place_in_day = (by_day.rank(method="first") - 0.5) / by_day.transform("size")
-    drawn = np.lexsort((lot.to_numpy(), place_in_day.to_numpy()))[:rows]
-    return frame.iloc[np.sort(drawn)]
+    days = frame["event_timestamp"].dt.floor("D")
+    by_day = lot.groupby(days)
+    quota = by_day.size() * (rows / len(frame))
+    taken = quota // 1
+    # Rows left by rounding down go to the largest remainders; the lot decides between equal ones, not the calendar.
+    neediest = np.lexsort((by_day.min().to_numpy(), (taken - quota).to_numpy()))[: rows - int(taken.sum())]
+    taken.iloc[neediest] += 1
+    place_in_day: pd.Series = by_day.rank(method="first")
+    return frame[place_in_day <= days.map(taken)]
 
 
 def in_window(frame: pd.DataFrame, window: Window) -> pd.DataFrame:

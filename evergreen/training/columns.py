@@ -107,8 +107,7 @@ def _numeric(name: str, column: pa.ChunkedArray) -> NDArray[np.float32]:
 
 
 def _coded(column: pa.ChunkedArray) -> Coded:
-    merged = column.combine_chunks()
-    if not pa.types.is_dictionary(merged.type):
-        merged = merged.dictionary_encode()
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    merged = coded.unify_dictionaries().combine_chunks()
     codes = merged.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
     return Coded(codes, tuple(category_key(value) for value in merged.dictionary.to_pylist()))

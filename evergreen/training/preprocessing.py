@@ -9,11 +9,11 @@ Free of torch. To treat a new kind of column, add a state class here, and its en
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from evergreen.errors import DataError
 from evergreen.types import Fact
@@ -139,20 +139,24 @@ def _fit_numeric(name: str, values: NDArray[np.float32]) -> NumericColumn | str:
     quantiles = present[np.round(ranks * (len(present) - 1)).astype(np.int64)].astype(np.float64)
     knots, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
     middle = (ranks[first] + ranks[first + counts - 1]) / 2
-    scores = ndtri(np.clip(middle, _EXTREME, 1 - _EXTREME))
-    return NumericColumn(name=name, knots=tuple(knots.tolist()), scores=tuple(scores.tolist()), indicator=gaps)
+    scores = tuple(map(NormalDist().inv_cdf, np.clip(middle, _EXTREME, 1 - _EXTREME).tolist()))
+    return NumericColumn(name=name, knots=tuple(knots.tolist()), scores=scores, indicator=gaps)
 
 
 def _fit_category(name: str, column: Coded) -> CategoryColumn | str:
     counts: dict[str, int] = {}
-    for key, rows in zip(column.keys, np.bincount(column.codes[column.codes >= 0], minlength=len(column.keys)), strict=True):
+    for key, rows in zip(
+        column.keys, np.bincount(column.codes[column.codes >= 0], minlength=len(column.keys)), strict=True
+    ):
         if key is not None and rows:
             counts[key] = counts.get(key, 0) + int(rows)
     if not counts:
         return "missing in every training row"
     if max(counts.values()) == len(column.codes):
         return f"always {next(iter(counts))!r} in the training rows"
-    return CategoryColumn(name=name, vocabulary=tuple(sorted(k for k, rows in counts.items() if rows >= MIN_CATEGORY_ROWS)))
+    return CategoryColumn(
+        name=name, vocabulary=tuple(sorted(k for k, rows in counts.items() if rows >= MIN_CATEGORY_ROWS))
+    )
 
 
 class Encoder:
@@ -181,7 +185,9 @@ class Encoder:
         for i, (name, places) in enumerate(self._places.items()):
             column = categoricals[name]
             # One more place at the end, which code -1 (missing) picks.
-            table = np.array([places.get(key, 0) if key is not None else 0 for key in column.keys] + [0], dtype=np.int64)
+            table = np.array(
+                [places.get(key, 0) if key is not None else 0 for key in column.keys] + [0], dtype=np.int64
+            )
             categories[:, i] = table[column.codes]
         return self._encode([numerics[name] for name, _, _ in self._curves], categories)
 
@@ -214,10 +220,14 @@ class Encoder:
         needed = [name for name, _, _ in self._curves] + list(self._places)
         absent = [name for name in needed if name not in columns]
         if absent:
-            raise DataError(f"columns {absent} are missing; the model reads {needed}. Ask the feature service for them.")
+            raise DataError(
+                f"columns {absent} are missing; the model reads {needed}. Ask the feature service for them."
+            )
         lengths = {name: len(columns[name]) for name in needed}
         if len(set(lengths.values())) > 1:
-            raise DataError(f"columns differ in length: {lengths}. Give one value a row to each of them, None if missing.")
+            raise DataError(
+                f"columns differ in length: {lengths}. Give one value a row to each of them, None if missing."
+            )
         return lengths[needed[0]]
 
 
@@ -227,4 +237,6 @@ def _numbers(name: str, values: Column) -> NDArray[np.float32]:
             return values.to_numpy(dtype=np.float32, na_value=np.nan)  # type: ignore[no-any-return]
         return np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise DataError(f"column {name!r} is numeric, but a value is not: {error}. Send numbers, or null if missing.") from error
+        raise DataError(
+            f"column {name!r} is numeric, but a value is not: {error}. Send numbers, or null if missing."
+        ) from error

@@ -39,7 +39,8 @@ def test_an_infinite_figure_is_refused() -> None:
 @given(st.lists(st.booleans(), max_size=8))
 def test_a_gate_passes_when_every_check_does_and_says_why_not(verdicts: list[bool]) -> None:
     checks = tuple(
-        Check(name=str(i), passed=passed, figure=0.0, rule="", reason=f"reason {i}") for i, passed in enumerate(verdicts)
+        Check(name=str(i), passed=passed, figure=0.0, rule="", reason=f"reason {i}")
+        for i, passed in enumerate(verdicts)
     )
     decision = GateDecision(checks=checks)
     assert decision.passed == all(verdicts)

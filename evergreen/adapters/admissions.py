@@ -1,0 +1,242 @@
+"""Who may retrain now, and what the watch saw: law 4 where events arrive more than once.
+
+Repositories over `retrain_requests` and `drift_checks`; the caller owns the transaction. Asks for one model pass a
+turnstile one after the other, and two partial unique indexes say the same again: at most one running retrain a model,
+at most one retrain an episode. `evergreen/monitoring/policy.py` decides whether a retrain is due, this who does it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from evergreen.adapters.tables import DriftCheckRow, RetrainRequestRow, lock
+from evergreen.errors import InvalidTransition, UnknownModel
+from evergreen.types import Cause, DriftReport, PerformanceReport, RetrainDecision, RetrainRequest, WatchCheck, Window
+
+ALARMS = (Cause.DRIFT, Cause.DECAY, Cause.AGE)
+"""Causes the cooldown holds back; persons and schedules know what they do."""
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    admitted: bool
+    reason: str
+    abandoned: RetrainRequestRow | None = None
+    """An admission whose lease has run out and that this one ends."""
+
+
+class Admissions:
+    """One retrain an episode, one at a time a model; every ask is on record with its reason.
+
+    Leases are in wall time, read from `now`; episodes and cooldowns are in logical time, read from the asks.
+    """
+
+    def __init__(self, session: Session, now: Callable[[], datetime] = _wall_clock) -> None:
+        self._session = session
+        self._now = now
+
+    def ask(
+        self,
+        *,
+        request_id: str,
+        model: str,
+        cause: Cause,
+        episode: str,
+        as_of: datetime,
+        cooldown_days: float,
+        lease_seconds: float,
+        owner: str | None = None,
+    ) -> RetrainRequest:
+        """Ask to retrain `model` for `episode`; `admitted` means: do it, and `renew` before the lease runs out.
+
+        The same request asked again by the same owner (default: the request's own id, such as a flow run's) goes on
+        where it was; one that is done stays done. The same request by another owner counts as another ask. An
+        admission whose lease has run out is taken over. A suppressed or failed request asked again is judged again.
+        The wait for another ask of the model is at most that ask's transaction: keep it short.
+        """
+        owner = owner or request_id
+        lock(self._session, f"retrain:{model}")
+        mine = self._find(request_id, owner)
+        finished = self._one(RetrainRequestRow.request_id == request_id, RetrainRequestRow.status == "done")
+        if finished is not None:
+            return _request(finished)
+        lease_until = self._now() + timedelta(seconds=lease_seconds)
+        if mine is not None and mine.status == "admitted":
+            mine.lease_until = lease_until
+            mine.reason = f"resumed by {owner}; asked as of {mine.as_of.isoformat()} because of {mine.cause}"
+            self._session.flush()
+            return _request(mine)
+        verdict = self._judge(model, cause, episode, as_of, cooldown_days)
+        if verdict.admitted and verdict.abandoned is not None:
+            verdict.abandoned.status = "failed"
+            verdict.abandoned.reason = f"its lease ran out; ended by request {request_id} of {owner}"
+            self._session.flush()  # before the new admission: the indexes allow one
+        row = mine or RetrainRequestRow(request_id=request_id, owner=owner, version=None)
+        earlier = f" (before: {mine.status}: {mine.reason})" if mine is not None and verdict.admitted else ""
+        row.model, row.cause, row.episode, row.as_of = model, cause.value, episode, as_of
+        row.asked_at, row.lease_until = self._now(), lease_until
+        row.status = "admitted" if verdict.admitted else "suppressed"
+        row.reason = verdict.reason + earlier
+        self._session.add(row)
+        self._session.flush()
+        return _request(row)
+
+    def renew(self, request_id: str, *, lease_seconds: float, owner: str | None = None) -> bool:
+        """Hold the admission for `lease_seconds` more. False: it was lost to another; stop working on it."""
+        row = self._find(request_id, owner or request_id)
+        if row is None or row.status != "admitted":
+            return False
+        lock(self._session, f"retrain:{row.model}")
+        self._session.refresh(row)
+        if row.status != "admitted":
+            return False
+        row.lease_until = self._now() + timedelta(seconds=lease_seconds)
+        self._session.flush()
+        return True
+
+    def finish(
+        self,
+        request_id: str,
+        *,
+        status: Literal["done", "failed"],
+        version: int | None = None,
+        reason: str = "",
+        owner: str | None = None,
+    ) -> RetrainRequest:
+        """Close the admission: `done` closes its episode, `failed` opens it to the next ask. Twice is once.
+
+        Raises `UnknownModel` when nobody asked under that id, `InvalidTransition` when another has taken it over.
+        """
+        row = self._find(request_id, owner or request_id)
+        if row is None:
+            raise UnknownModel(f"no retrain was asked for as request {request_id!r} of {owner or request_id!r}")
+        lock(self._session, f"retrain:{row.model}")
+        self._session.refresh(row)
+        if row.status == status:
+            return _request(row)
+        if row.status != "admitted":
+            raise InvalidTransition(
+                f"request {request_id!r} is {row.status}, not admitted, so it cannot become {status}: {row.reason}. "
+                "Ask again to go on."
+            )
+        row.status, row.version, row.reason = status, version, reason or row.reason
+        self._session.flush()
+        return _request(row)
+
+    def recent(self, model: str, limit: int = 100) -> list[RetrainRequest]:
+        """The newest asks first, suppressed ones among them."""
+        rows = (
+            select(RetrainRequestRow)
+            .where(RetrainRequestRow.model == model)
+            .order_by(RetrainRequestRow.asked_at.desc(), RetrainRequestRow.id.desc())
+            .limit(limit)
+        )
+        return [_request(row) for row in self._session.scalars(rows)]
+
+    def _judge(self, model: str, cause: Cause, episode: str, as_of: datetime, cooldown_days: float) -> _Verdict:
+        of_model = RetrainRequestRow.model == model
+        done = self._one(of_model, RetrainRequestRow.episode == episode, RetrainRequestRow.status == "done")
+        if done is not None:
+            return _Verdict(False, f"episode {episode} had its retrain: request {done.request_id}, {done.reason}")
+        holder = self._one(of_model, RetrainRequestRow.status == "admitted")
+        if holder is not None and holder.lease_until > self._now():
+            subject = f"episode {episode}" if holder.episode == episode else f"another episode, {holder.episode},"
+            return _Verdict(
+                False,
+                f"{subject} is being retrained by request {holder.request_id} of {holder.owner}, "
+                f"which holds its lease until {holder.lease_until.isoformat(timespec='seconds')}",
+            )
+        if holder is not None and holder.episode == episode:
+            return _Verdict(True, f"took episode {episode} over from {holder.owner}, whose lease ran out", holder)
+        too_soon = self._cooldown(model, as_of, cooldown_days) if cause in ALARMS else None
+        if too_soon is not None:
+            return _Verdict(False, too_soon)
+        return _Verdict(True, f"first ask for episode {episode} to be admitted, because of {cause.value}", holder)
+
+    def _cooldown(self, model: str, as_of: datetime, cooldown_days: float) -> str | None:
+        """Why an alarm must wait, or None. A failed retrain cools nothing down, nor does one whose lease ran out."""
+        last = self._session.scalar(
+            select(RetrainRequestRow.as_of)
+            .where(
+                RetrainRequestRow.model == model,
+                RetrainRequestRow.cause.in_([cause.value for cause in ALARMS]),
+                RetrainRequestRow.status == "done",
+            )
+            .order_by(RetrainRequestRow.as_of.desc())
+            .limit(1)
+        )
+        if last is None or as_of - last >= timedelta(days=cooldown_days):
+            return None
+        days = (as_of - last) / timedelta(days=1)
+        return (
+            f"the last retrain an alarm asked for was as of {last:%Y-%m-%d %H:%M}, {days:.1f} days before this one, "
+            f"and [retrain].cooldown_days asks for {cooldown_days:g}"
+        )
+
+    def _find(self, request_id: str, owner: str) -> RetrainRequestRow | None:
+        return self._one(RetrainRequestRow.request_id == request_id, RetrainRequestRow.owner == owner)
+
+    def _one(self, *conditions: object) -> RetrainRequestRow | None:
+        query = select(RetrainRequestRow).where(*conditions).execution_options(populate_existing=True)  # type: ignore[arg-type]
+        return self._session.scalars(query.limit(1)).first()
+
+
+class DriftChecks:
+    """What the watch saw and decided, one row a window."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def record(self, decision: RetrainDecision, drift: DriftReport | None, performance: PerformanceReport) -> None:
+        """Store one look; looking at the same window again replaces it."""
+        lock(self._session, f"watch:{decision.model}")
+        self._session.merge(
+            DriftCheckRow(
+                model=decision.model,
+                window_end=performance.window.end,
+                window_start=performance.window.start,
+                as_of=decision.as_of,
+                version=performance.version,
+                retrain=decision.retrain,
+                episode=decision.episode,
+                alarms=[alarm.model_dump(mode="json") for alarm in decision.alarms],
+                reasons=list(decision.reasons),
+                report_uri=None if drift is None else drift.uri,
+                drift=None if drift is None else drift.model_dump(mode="json"),
+                performance=performance.model_dump(mode="json"),
+            )
+        )
+        self._session.flush()
+
+    def history(self, model: str, before: datetime, limit: int) -> list[WatchCheck]:
+        """Looks at windows that ended before `before`, newest first, at most `limit`."""
+        rows = (
+            select(DriftCheckRow)
+            .where(DriftCheckRow.model == model, DriftCheckRow.window_end < before)
+            .order_by(DriftCheckRow.window_end.desc())
+            .limit(limit)
+        )
+        return [_check(row) for row in self._session.scalars(rows)]
+
+
+def _request(row: RetrainRequestRow) -> RetrainRequest:
+    return RetrainRequest.model_validate({name: getattr(row, name) for name in RetrainRequest.model_fields})
+
+
+def _check(row: DriftCheckRow) -> WatchCheck:
+    return WatchCheck(
+        model=row.model,
+        version=row.version,
+        window=Window(start=row.window_start, end=row.window_end),
+        alarms=tuple(row.alarms),
+        retrain=row.retrain,
+        episode=row.episode,
+    )

@@ -1,0 +1,151 @@
+"""Train a job in processes of its own, and bring back what they say.
+
+`train` is called by tasks and stays free of torch. It starts this module as a program, in a session of its own that dies with
+its parent; the program runs torch's elastic launch, which runs `worker.run_rank` once a rank. A job that is finished is not
+trained again; one that was killed goes on from its newest valid checkpoint; one that is being trained elsewhere is waited for.
+To run ranks on many machines, call `worker.run_rank` from their launcher.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from evergreen import errors
+from evergreen.errors import ArtifactError, EvergreenError, TrainingFailed
+from evergreen.training.artifact import artifact_digest, write_durably
+from evergreen.training.job import TrainingJob
+from evergreen.training.processes import ERROR_MARK, die_with_parent, locked, stop_session
+from evergreen.types import TrainedModel
+
+_LAST_LINES = 20
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+def train(job: TrainingJob, on_line: Callable[[str], None] = print) -> TrainedModel:
+    """Train the job's model, or return it at once if that is done; every line the ranks print goes to `on_line`.
+
+    Raises `DataError` when rows, columns or labels are not what training needs, and `TrainingFailed`, with the last lines,
+    when it ended without a model.
+    """
+    job.path.mkdir(parents=True, exist_ok=True)
+    with locked(
+        job.path / "lock", lambda: on_line(f"waiting: {job.path.name} is being trained by another process")
+    ) as lock:
+        found = _finished(job, on_line)
+        if found is None:
+            write_durably(job.path / "job.json", job.model_dump_json().encode())
+            _run(job, on_line, lock)
+            found = _finished(job, on_line)
+        if found is None:
+            raise TrainingFailed(
+                f"training {job.spec.name!r} ended well but left no result in {job.path}. Run it again."
+            )
+        return found
+
+
+def _finished(job: TrainingJob, on_line: Callable[[str], None]) -> TrainedModel | None:
+    if not job.result_path.is_file():
+        return None
+    result = TrainedModel.model_validate_json(job.result_path.read_text())
+    try:
+        digest = artifact_digest(job.model_path)
+    except ArtifactError:
+        digest = "sha256:missing"
+    if digest != result.digest:
+        on_line(f"the model in {job.model_path} is not the one that was made there; making it again")
+        return None
+    # A job's digest leaves out what does not shape the weights, so these two may have changed since.
+    return result.model_copy(update={"training_set": job.training_set, "spec_digest": job.spec.digest})
+
+
+def _run(job: TrainingJob, on_line: Callable[[str], None], lock: int) -> None:
+    program = [sys.executable, "-m", "evergreen.training.launch", str(job.path / "job.json"), str(os.getpid())]
+    process = subprocess.Popen(
+        program,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        pass_fds=(lock,),  # held by the ranks too: the folder is free when the last of them is gone
+        env={**os.environ, **_ONE_THREAD, "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    told: EvergreenError | None = None
+    try:
+        with process.stdout as lines:
+            for line in map(str.rstrip, lines):
+                if line.startswith(ERROR_MARK):
+                    told = told or _error_of(line)
+                    continue
+                last.append(line)
+                on_line(line)
+        status = process.wait()
+    finally:
+        stop_session(process)
+    if told is not None:
+        raise told
+    if status != 0:
+        raise TrainingFailed(
+            f"training {job.spec.name!r} ended with status {status} and without a model. Its last lines:\n"
+            + "\n".join(last)
+            + "\nRun it again: it goes on from its newest checkpoint."
+        )
+
+
+def _error_of(line: str) -> EvergreenError:
+    told = json.loads(line.removeprefix(ERROR_MARK))
+    kind = getattr(errors, told["kind"], TrainingFailed)
+    return kind(told["message"])
+
+
+def main(job_file: str, parent: int) -> int:
+    """The program: run the ranks of one job on this machine; returns the exit status."""
+    die_with_parent(parent)
+    started = time.time()
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # look for GPUs without opening them: ranks are forked
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from evergreen.training.worker import run_rank
+
+    for name in ("torch.distributed", "torch.distributed.elastic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    job = TrainingJob.model_validate_json(Path(job_file).read_text())
+    gpus = torch.cuda.device_count()
+    notes = job.path / "elastic"
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=min(job.spec.train.ranks, gpus) if gpus else job.spec.train.ranks,
+        run_id=job.path.name,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        start_method="spawn" if gpus else "fork",  # a fork shares what is imported: seconds less a rank
+        logs_specs=DefaultLogsSpecs(log_dir=str(notes)),
+    )
+    try:
+        elastic_launch(config, run_rank)(job_file, started, os.getpid())
+    except ChildFailedError:
+        return 1  # the rank has said why
+    finally:
+        shutil.rmtree(notes, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

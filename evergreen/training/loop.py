@@ -1,0 +1,161 @@
+"""The training loop: it fits on a screen, and a resumed run enters in the middle.
+
+`fit` advances a `TrainState`; whatever it needs of the world (ranks, files, a terminal) is handed in. Called by `worker.py`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from evergreen.errors import TrainingFailed
+from evergreen.spec import TrainConfig
+from evergreen.training.batches import BatchOrder, noise_for, share_of
+from evergreen.training.model import Disturbance, Network, Rows, parameter_groups
+from evergreen.training.parallel import Place, distribute, total
+
+
+@dataclass
+class TrainState:
+    """All that changes while training."""
+
+    network: Network
+    distributed: nn.Module
+    """The same weights, seen through the ranks."""
+    optimizer: AdamW
+    schedule: OneCycleLR
+    step: int = 0
+    """Steps done: with the seed it fixes the position in the data and all randomness."""
+    epoch_loss: float = 0.0
+    """Summed over the rows of this epoch so far."""
+    epoch_rows: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for a checkpoint."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": torch.get_rng_state(),
+            "step": self.step,
+            "epoch_loss": self.epoch_loss,
+            "epoch_rows": self.epoch_rows,
+            "curve": self.curve,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Become what was saved."""
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        torch.set_rng_state(saved["random"])
+        self.step, self.curve = saved["step"], saved["curve"]
+        self.epoch_loss, self.epoch_rows = saved["epoch_loss"], saved["epoch_rows"]
+
+
+def start(network: Network, config: TrainConfig, order: BatchOrder, place: Place) -> TrainState:
+    """A run at step 0: AdamW under a one-cycle schedule (Smith & Topin 2018, arXiv:1708.07120)."""
+    distributed = distribute(network, place)
+    optimizer = AdamW(parameter_groups(network, config.weight_decay), lr=config.learning_rate, fused=True)
+    schedule = OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=order.steps + 1)
+    return TrainState(network, distributed, optimizer, schedule)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of one step, on its device."""
+
+    rows: Rows
+    labels: Tensor
+    disturbance: Disturbance
+    global_rows: int
+
+
+def make_batch(
+    step: int, rows: Rows, labels: Tensor, order: BatchOrder, network: Network, config: TrainConfig, place: Place
+) -> Batch:
+    """Gather this rank's rows of a step; on a GPU the copies are pinned and do not block."""
+    chosen = order.global_batch(step)
+    mine = share_of(place.rank, place.ranks, len(chosen))
+    shape = network.shape
+    noise = noise_for(
+        config.seed,
+        step,
+        len(chosen),
+        numerics=shape.numerics,
+        categoricals=len(shape.cardinalities),
+        hidden=shape.hidden,
+        dropout=shape.dropout,
+    )
+    index = torch.from_numpy(chosen[mine])
+    disturbance = Disturbance.of(noise[mine])
+    send = place.send
+    return Batch(
+        Rows(send(rows.numeric[index]), send(rows.missing[index]), send(rows.categories[index])),
+        send(labels[index]),
+        Disturbance(send(disturbance.numeric), send(disturbance.hide), tuple(map(send, disturbance.keep))),
+        len(chosen),
+    )
+
+
+def fit(
+    state: TrainState,
+    batch_of: Callable[[int], Batch],
+    order: BatchOrder,
+    config: TrainConfig,
+    place: Place,
+    after_step: Callable[[TrainState, float], None],
+) -> None:
+    """Advance `state` to the last step; a resumed run enters with `state.step > 0`.
+
+    Raises `TrainingFailed`, on all ranks together, when the loss or its gradient is no longer finite.
+    """
+    state.network.train()
+    while state.step < order.steps:
+        batch = batch_of(state.step)
+        logits = state.distributed(batch.rows, batch.disturbance)
+        summed = functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
+        # Ranks may hold unequal parts; gradients are averaged over ranks, so this makes them the mean over the global batch.
+        (summed * (place.ranks / batch.global_rows)).backward()
+        loss = total(summed, place) / batch.global_rows
+        norm = float(clip_grad_norm_(state.network.parameters(), config.max_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise _diverged(state, loss, norm)
+        state.optimizer.step()
+        state.schedule.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.epoch_loss += loss * batch.global_rows
+        state.epoch_rows += batch.global_rows
+        after_step(state, loss)
+
+
+def _diverged(state: TrainState, loss: float, norm: float) -> TrainingFailed:
+    rate = state.optimizer.param_groups[0]["lr"]
+    return TrainingFailed(
+        f"training diverged at step {state.step}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}. "
+        "Lower [train].learning_rate in the model's file, or look for extreme values in the features."
+    )
+
+
+@torch.inference_mode()
+def logits_of(network: Network, rows: Rows, chunk: int = 8192) -> Tensor:
+    """(rows,) logits without any disturbance, on the CPU."""
+    was_training = network.training
+    network.eval()
+    device = next(network.parameters()).device
+    parts = []
+    for start_row in range(0, max(len(rows.numeric), 1), chunk):
+        part = slice(start_row, start_row + chunk)
+        some = Rows(rows.numeric[part].to(device), rows.missing[part].to(device), rows.categories[part].to(device))
+        parts.append(network(some).cpu())
+    network.train(was_training)
+    return torch.cat(parts)

@@ -1,0 +1,165 @@
+"""The network: tabular rows → a logit.
+
+Normalised numerics go through piecewise-linear embeddings (Gorishniy et al. 2022, arXiv:2203.05556), categories through an
+embedding table; their concatenation feeds a multilayer perceptron and, beside it, a wide linear skip. All randomness of
+training comes from outside (`Noise`), so that it can be drawn once for a batch that is split over ranks.
+Knows nothing of ranks, files or optimizers. To try another architecture, give `build_network` something else to build.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from evergreen.training.batches import Noise
+from evergreen.training.preprocessing import Encoded
+from evergreen.types import Fact
+
+_WIDEST_CATEGORY = 8
+
+
+class NetworkShape(Fact):
+    """What it takes to build the network; a part of `model.json`."""
+
+    numerics: int
+    indicators: int
+    cardinalities: tuple[int, ...]
+    """Places of each categorical."""
+    hidden: tuple[int, ...]
+    dropout: float
+    input_noise: float
+    embedding_bins: int
+    embedding_width: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch as tensors; see `Encoded`."""
+
+    numeric: Tensor
+    missing: Tensor
+    categories: Tensor
+
+    @classmethod
+    def of(cls, encoded: Encoded, device: torch.device | str = "cpu") -> "Rows":
+        """Without a copy on the CPU."""
+        parts = (encoded.numeric, encoded.missing, encoded.categories)
+        return cls(*(torch.from_numpy(part).to(device) for part in parts))
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """A batch's `Noise` as tensors."""
+
+    numeric: Tensor
+    hide: Tensor
+    keep: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, noise: Noise) -> "Disturbance":
+        """Without a copy."""
+        return cls(
+            torch.from_numpy(noise.numeric),
+            torch.from_numpy(noise.hide),
+            tuple(torch.from_numpy(mask) for mask in noise.keep),
+        )
+
+
+class PiecewiseLinearEmbedding(nn.Module):
+    """(rows, features) → (rows, features * width): each feature's position in its bins, then a linear map of its own.
+
+    Inputs are standard normal, so all features share the normal's quantiles as edges; the outer bins are open.
+    """
+
+    lower: Tensor
+    span: Tensor
+
+    def __init__(self, features: int, bins: int, width: int) -> None:
+        super().__init__()
+        inner = [NormalDist().inv_cdf(i / bins) for i in range(1, bins)]
+        edges = torch.tensor([-3.1, *inner, 3.1])
+        self.register_buffer("lower", edges[:-1], persistent=False)
+        self.register_buffer("span", edges[1:] - edges[:-1], persistent=False)
+        self.weight = nn.Parameter(torch.randn(features, bins, width) / bins**0.5)
+        self.bias = nn.Parameter(torch.zeros(features, 1, width))
+
+    def forward(self, numeric: Tensor) -> Tensor:
+        """See the class."""
+        places = ((numeric.t().unsqueeze(-1) - self.lower) / self.span).clamp(0.0, 1.0)  # (features, rows, bins)
+        embedded = functional.relu(torch.baddbmm(self.bias, places, self.weight))
+        return embedded.transpose(0, 1).reshape(len(numeric), -1)
+
+
+class CategoryEmbedding(nn.Module):
+    """(rows, categoricals) → their embeddings side by side; one table holds all of them."""
+
+    starts: Tensor
+
+    def __init__(self, cardinalities: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        starts = torch.tensor([0, *cardinalities]).cumsum(0)[:-1]
+        self.register_buffer("starts", starts, persistent=False)
+        self.table = nn.Embedding(sum(cardinalities), width)
+        nn.init.normal_(self.table.weight, std=0.1)
+
+    def forward(self, categories: Tensor) -> Tensor:
+        """See the class."""
+        return self.table(categories + self.starts).flatten(1)  # type: ignore[no-any-return]
+
+
+class Network(nn.Module):
+    """Rows → (rows,) logits."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        super().__init__()
+        self.shape = shape
+        inputs = shape.numerics + shape.indicators
+        if shape.numerics:
+            self.numeric = PiecewiseLinearEmbedding(shape.numerics, shape.embedding_bins, shape.embedding_width)
+            inputs += shape.numerics * shape.embedding_width
+        if shape.cardinalities:
+            self.category = CategoryEmbedding(shape.cardinalities, _WIDEST_CATEGORY)
+            inputs += len(shape.cardinalities) * _WIDEST_CATEGORY
+        self.layers = nn.ModuleList(
+            nn.Linear(before, after) for before, after in zip((inputs, *shape.hidden), shape.hidden, strict=False)
+        )
+        self.deep = nn.Linear(shape.hidden[-1] if shape.hidden else inputs, 1)
+        self.wide = nn.Linear(inputs, 1, bias=False)
+
+    def forward(self, rows: Rows, disturbance: Disturbance | None = None) -> Tensor:
+        """With a disturbance while training, without one ever after."""
+        numeric, categories = rows.numeric, rows.categories
+        if disturbance is not None:
+            numeric = numeric + self.shape.input_noise * disturbance.numeric
+            categories = categories.masked_fill(disturbance.hide, 0)
+        parts = [numeric, rows.missing]
+        if self.shape.numerics:
+            parts.append(self.numeric(numeric))
+        if self.shape.cardinalities:
+            parts.append(self.category(categories))
+        inputs = torch.cat(parts, dim=1)
+        hidden = inputs
+        for i, layer in enumerate(self.layers):
+            hidden = functional.relu(layer(hidden))
+            if disturbance is not None:
+                hidden = hidden * disturbance.keep[i] * (1.0 / (1.0 - self.shape.dropout))
+        return (self.deep(hidden) + self.wide(inputs)).squeeze(1)  # type: ignore[no-any-return]
+
+
+def build_network(shape: NetworkShape, seed: int = 0) -> Network:
+    """A network with weights drawn from the seed: the same on every rank."""
+    torch.manual_seed(seed)
+    return Network(shape)
+
+
+def parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay is for matrices: biases and embeddings go without."""
+    plain = {id(p) for m in network.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    plain |= {id(p) for name, p in network.named_parameters() if name.endswith("bias")}
+    return [
+        {"params": [p for p in network.parameters() if id(p) not in plain], "weight_decay": weight_decay},
+        {"params": [p for p in network.parameters() if id(p) in plain], "weight_decay": 0.0},
+    ]

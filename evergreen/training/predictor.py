@@ -1,0 +1,113 @@
+"""A finished model, ready to score: cells in, probabilities out.
+
+The same preprocessing and network code as in training, loaded from an artifact whose bytes were verified; no pickle anywhere.
+Called by serving, by evaluation, and by MLflow, which finds `_load_pyfunc` by this module's name.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+
+from evergreen.errors import ArtifactError
+from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
+from evergreen.training.calibration import Calibration
+from evergreen.training.loop import logits_of
+from evergreen.training.model import Network, NetworkShape, Rows, build_network
+from evergreen.training.preprocessing import Column, Encoder, Preprocessing
+from evergreen.types import Digest, Fact
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+"""Of `model.json`; raised when an older reader would misread it."""
+
+
+class ModelDescription(Fact):
+    """`model.json`: everything of a model but its weights."""
+
+    format: int = FORMAT
+    model: str
+    shape: NetworkShape
+    preprocessing: Preprocessing
+    calibration: Calibration
+    lineage: dict[str, Any]
+    """What it was made from; see `TrainingJob.lineage`."""
+
+
+def pack(description: ModelDescription, network: Network) -> dict[str, bytes]:
+    """The files of an artifact by name: the same model gives the same bytes."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    return {
+        MODEL_FILE: json.dumps(description.model_dump(mode="json"), sort_keys=True).encode(),
+        WEIGHTS_FILE: safetensors.torch.save(weights),
+    }
+
+
+class Predictor:
+    """Scores rows. Nothing in it changes after loading: share it between threads."""
+
+    def __init__(self, description: ModelDescription, network: Network) -> None:
+        self.description = description
+        self._encoder = Encoder(description.preprocessing)
+        self._network = network.eval()
+
+    @classmethod
+    def load(cls, path: str | Path, digest: Digest | None = None) -> Self:
+        """Read an artifact folder; with a digest, only if its bytes are the ones it names.
+
+        Raises `ArtifactError` when a file is missing, altered or not understood. Sets torch to one thread in this process:
+        a row takes a fraction of a millisecond, and threads of a server must not wait for each other's.
+        """
+        torch.set_num_threads(1)
+        files = read_artifact(Path(path), digest)
+        try:
+            found = json.loads(files[MODEL_FILE])
+            if found.get("format") != FORMAT:
+                raise ArtifactError(
+                    f"the artifact in {path} has format {found.get('format')}, this code reads {FORMAT}. "
+                    "Score it with the version of the code that made it, or train it again."
+                )
+            description = ModelDescription.model_validate(found)
+            network = build_network(description.shape)
+            network.load_state_dict(safetensors.torch.load(files[WEIGHTS_FILE]))
+        except (ValidationError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ArtifactError(f"the artifact in {path} cannot be read: {error}. Train it again.") from error
+        return cls(description, network)
+
+    @property
+    def inputs(self) -> dict[str, Literal["numeric", "categorical"]]:
+        """What it is asked with, in column order; columns it learnt nothing from may be left out."""
+        return self.description.preprocessing.features
+
+    def score(self, columns: Mapping[str, Column]) -> NDArray[np.float64]:
+        """(rows,) probabilities that the label is 1, from columns of equal length; other columns are ignored.
+
+        Numbers may be None or NaN and categories unseen or None. Raises `DataError` naming a column that is missing, of
+        another length or not numeric.
+        """
+        logits = logits_of(self._network, Rows.of(self._encoder.encode_cells(columns)))
+        return self.description.calibration(logits.numpy().astype(np.float64))
+
+
+class PyfuncModel:
+    """What MLflow calls."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def predict(self, model_input: "pd.DataFrame", params: dict[str, Any] | None = None) -> NDArray[np.float64]:  # noqa: ARG002
+        """(rows,) probabilities, in the frame's order."""
+        return self.predictor.score({str(name): model_input[name] for name in model_input.columns})
+
+
+def _load_pyfunc(path: str) -> PyfuncModel:
+    return PyfuncModel(Predictor.load(path))

@@ -1,0 +1,61 @@
+"""Processes that leave nothing behind: they die with their parent, and a lock dies with them.
+
+Knows nothing of training. Called by `launch.py` on both of its sides and by every rank.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ERROR_MARK = "evergreen-error "
+"""Starts the line by which a child says which error its parent should raise."""
+_PR_SET_PDEATHSIG = 1
+_PATIENCE_SECONDS = 5.0
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its parent ends, however it ends; elsewhere this does nothing.
+
+    `parent` is the process that should be there: if it ended before the request was in place, this process ends too.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
+    """Hold an exclusive lock on a file; yields its descriptor, and `on_wait` is told when another process has it.
+
+    A child that inherits the descriptor holds the lock too: it is free when the last of them has ended, killed or not.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def stop_session(process: subprocess.Popen[str]) -> None:
+    """End a process that leads its own session and all that it started: politely, then not."""
+    if process.poll() is not None:
+        return
+    for polite in (True, False):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM if polite else signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE_SECONDS)
+            break

@@ -1,0 +1,179 @@
+"""Flights: raw rows in, feature tables out. The two calls every domain offers.
+
+`ingest` brings what became known since the last time into `raw/`, and what breaks a rule into `quarantine/` with a
+report a table and day. `build` turns raw rows into feature tables with the files of `sql/`: each row is stamped with
+when it was known (`event_timestamp`), and only rows known by `as_of` exist for it. Both go by UTC days, replace the
+current day as it grows, and give the same files however the time was cut into steps. To add a feature table, add an
+SQL file and its name to `FEATURE_TABLES`. Called by Evergreen's `materialize` flow through `evergreen.wiring`.
+"""
+
+import json
+from collections import Counter
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from evergreen.errors import DataError
+from evergreen.types import Fact, Utc
+from feature_repo.flights import source
+from feature_repo.flights.partitions import days_between, in_utc, midnight, only_one, partitions, write_atomically
+from feature_repo.flights.partitions import write_partitions
+
+FEATURE_TABLES = (
+    "flights",
+    "flight_outcomes",
+    "origin_weather",
+    "origin_congestion",
+    "carrier_origin_rates",  # reads flight_outcomes
+    "route_rates",  # reads flight_outcomes
+    "aircraft_last_leg",
+    "aircraft",
+)
+_SQL = Path(__file__).parent / "sql"
+_LOOKBACK = timedelta(days=33)  # the longest rate covers 28 days of flights whose schedules came out up to 4 days before
+_INSTANT = timedelta(microseconds=1)
+
+
+class Arrivals(Fact):
+    """What came in of one raw table."""
+
+    received: int
+    good: int
+    quarantined: int
+
+
+class IngestReport(Fact):
+    """What became known between two moments; `received == good + quarantined`."""
+
+    after: Utc | None
+    until: Utc
+    tables: dict[str, Arrivals]
+
+
+class BuildReport(Fact):
+    """Rows (re)built of each feature table, from midnight of the day the last build ended in."""
+
+    start: Utc
+    until: Utc
+    rows: dict[str, int]
+
+
+def ingest(data: Path, as_of: datetime) -> IngestReport:
+    """Bring in the raw rows known by `as_of`. A moment already ingested brings nothing; a killed run is done again."""
+    with only_one(data, "ingest"):
+        after = _moment(data, "ingested")
+        if after is not None and as_of <= after:
+            nothing = Arrivals(received=0, good=0, quarantined=0)
+            return IngestReport(after=after, until=after, tables=dict.fromkeys(source.TABLES, nothing))
+        tables = {table: _arrive(data, table, after, as_of) for table in source.TABLES}
+        _remember(data, "ingested", as_of)
+        return IngestReport(after=after, until=as_of, tables=tables)
+
+
+def _arrive(data: Path, table: str, after: datetime | None, until: datetime) -> Arrivals:
+    from feature_repo.flights.checks import check  # pandera: not needed to read what is there
+
+    reopened = midnight(after) - _INSTANT if after else None  # the day that was not over is done again, whole
+    rows = source.known_between(data, table, reopened, until)
+    checked = check(table, rows)
+    days = sorted(set(rows["known_at"].dt.date))
+    for folder, part in (("raw", checked.good), ("quarantine", checked.bad)):
+        write_partitions(data / folder / table, in_utc(pa.Table.from_pandas(part, preserve_index=False)), "known_at", days)
+    _report(data / "quarantine" / table, table, days, rows, checked.bad)
+
+    new = [int((part["known_at"] > after).sum()) if after else len(part) for part in (rows, checked.good, checked.bad)]
+    return Arrivals(received=new[0], good=new[1], quarantined=new[2])
+
+
+def _report(folder: Path, table: str, days: list[date], rows: pd.DataFrame, bad: pd.DataFrame) -> None:
+    received = Counter(rows["known_at"].dt.date)
+    refused = Counter(bad["known_at"].dt.date)
+    for day in days:
+        reasons = Counter(bad["reasons"][bad["known_at"].dt.date == day]) if refused[day] else {}
+        report = {
+            "table": table,
+            "day": day.isoformat(),
+            "received": received[day],
+            "good": received[day] - refused[day],
+            "quarantined": refused[day],
+            "reasons": dict(reasons),
+        }
+        write_atomically(folder / f"day={day.isoformat()}.json", json.dumps(report, indent=1) + "\n")
+
+
+def build(data: Path, as_of: datetime) -> BuildReport:
+    """(Re)build the feature tables' days from that of the last build up to `as_of`.
+
+    Raises `DataError` when raw rows are in only up to an earlier moment.
+    """
+    with only_one(data, "build"):
+        ingested, built = _moment(data, "ingested"), _moment(data, "built")
+        if ingested is None or as_of > ingested:
+            raise DataError(
+                f"feature tables were asked for as of {as_of.isoformat()}, but raw rows are in up to "
+                f"{ingested.isoformat() if ingested else 'no moment at all'}. Run `ingest` up to that moment first."
+            )
+        if built is not None and as_of <= built:
+            return BuildReport(start=built, until=built, rows=dict.fromkeys(FEATURE_TABLES, 0))
+        start = midnight(built) if built else _first_day(data)
+        with duckdb.connect(config={"threads": 1}) as connection:
+            _load(connection, data, start, as_of)
+            rows = {table: _build_table(connection, data, table, start, as_of) for table in FEATURE_TABLES}
+        _remember(data, "built", as_of)
+        return BuildReport(start=start, until=as_of, rows=rows)
+
+
+def _first_day(data: Path) -> datetime:
+    names = [path.stem.removeprefix("day=") for table in source.TABLES for path in partitions(data / "raw" / table)]
+    return midnight(date.fromisoformat(min(names)))
+
+
+def _load(connection: duckdb.DuckDBPyConnection, data: Path, start: datetime, as_of: datetime) -> None:
+    """Give the SQL its inputs: the raw tables as known at `as_of`, times without a zone and in UTC, and the window."""
+    connection.execute("SET TimeZone = 'UTC'")
+    variables = {
+        "window_start": start.replace(tzinfo=None),
+        "window_end": as_of.replace(tzinfo=None),
+        "late": source.LATE,
+        "reporting_lag": source.REPORTING_LAG,
+    }
+    for name, value in variables.items():
+        connection.execute(f"SET VARIABLE {name} = ?::{'INTERVAL' if isinstance(value, timedelta) else 'TIMESTAMP'}", [value])
+    for table in source.TABLES:
+        files = partitions(data / "raw" / table, None if table == "planes" else start - _LOOKBACK, as_of)
+        files = files or partitions(data / "raw" / table)[:1]  # for its columns
+        connection.execute(f"CREATE VIEW read_{table} AS SELECT * FROM read_parquet({[str(path) for path in files]})")
+        described = connection.execute(f"DESCRIBE read_{table}").fetchall()
+        times = [name for name, kind, *_ in described if kind == "TIMESTAMP WITH TIME ZONE"]
+        columns = ", ".join(f"{name}::TIMESTAMP AS {name}" for name in times)
+        connection.execute(
+            f"CREATE TABLE {table} AS SELECT * REPLACE ({columns}) FROM read_{table} "
+            "WHERE known_at::TIMESTAMP <= getvariable('window_end')"
+        )
+
+
+def _build_table(
+    connection: duckdb.DuckDBPyConnection, data: Path, table: str, start: datetime, as_of: datetime
+) -> int:
+    connection.execute(f"CREATE TABLE {table} AS {(_SQL / f'{table}.sql').read_text()}")
+    rows = connection.sql(
+        f"SELECT * FROM {table} WHERE event_timestamp BETWEEN getvariable('window_start') AND getvariable('window_end') "
+        "ORDER BY event_timestamp, 1, 2"
+    ).to_arrow_table()
+    existing = [date.fromisoformat(path.stem.removeprefix("day=")) for path in partitions(data / "features" / table, start, as_of)]
+    known = rows.column("event_timestamp").cast(pa.int64()).to_pandas().floordiv(86_400_000_000).unique()
+    days = sorted({*existing, *(date(1970, 1, 1) + timedelta(days=int(n)) for n in known)})
+    write_partitions(data / "features" / table, in_utc(rows), "event_timestamp", days)
+    return rows.num_rows
+
+
+def _moment(data: Path, state: str) -> datetime | None:
+    path = data / f"{state}.json"
+    return datetime.fromisoformat(json.loads(path.read_text())["as_of"]) if path.is_file() else None
+
+
+def _remember(data: Path, state: str, as_of: datetime) -> None:
+    write_atomically(data / f"{state}.json", json.dumps({"as_of": as_of.isoformat()}) + "\n")

@@ -1,0 +1,23 @@
+"""`python -m serving`: the API on `EVERGREEN_HOST` and `EVERGREEN_SERVING_PORT`."""
+
+import logging
+import sys
+
+from evergreen.errors import EvergreenError
+from evergreen.settings import Settings
+from serving.app import serve
+
+
+def main() -> int:
+    """Serve until stopped; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        serve(Settings())
+    except EvergreenError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The serving API: a FastAPI app around one `Runtime`.
+
+Opens it when the server starts, drains it when the server stops, and turns errors into answers. Run it with
+`python -m serving`. Routes are in `routes.py`; everything that answers without HTTP is in `runtime.py`.
+"""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from anyio import to_thread
+from fastapi import FastAPI, Request
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+
+from evergreen.errors import ConfigurationError, EvergreenError, UnknownEntity, UnknownModel
+from evergreen.settings import Settings
+from evergreen.wiring import Wiring
+from serving.loaded import NotLoadedError
+from serving.metrics import CountRequests, Metrics
+from serving.routes import router
+from serving.runtime import Runtime
+
+STATUS_OF: dict[type[EvergreenError], int] = {UnknownModel: 404, UnknownEntity: 404, NotLoadedError: 503}
+"""Errors a client can do something about; any other of ours is a 500 that says what happened."""
+GRACE_SECONDS = 10
+"""How long a stopping server waits for requests that have begun."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The app; nothing is opened before its lifespan starts."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        wiring = Wiring(settings)
+        runtime = await to_thread.run_sync(lambda: Runtime.open(wiring, metrics))
+        app.state.runtime = runtime
+        try:
+            yield
+        finally:
+            await to_thread.run_sync(runtime.close)
+            wiring.engine.dispose()
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        _count(request, metrics, error)
+        return JSONResponse({"detail": str(error)}, status_code=STATUS_OF.get(type(error), 500))  # type: ignore[arg-type]
+
+    async def malformed(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        _count(request, metrics, error)
+        return await request_validation_exception_handler(request, error)
+
+    app = FastAPI(
+        title="Evergreen",
+        summary="Predictions from the models that serve now.",
+        lifespan=lifespan,
+        exception_handlers={EvergreenError: refuse, RequestValidationError: malformed},
+    )
+    app.include_router(router)
+    app.add_middleware(CountRequests, metrics=metrics, is_known=lambda name: app.state.runtime.models.is_known(name))
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Run the API until it is told to stop; raises `ConfigurationError` where its port is taken."""
+    taken = _bind(settings.host, settings.serving_port)
+    config = uvicorn.Config(
+        create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+    )
+    uvicorn.Server(config).run(sockets=[taken])
+
+
+def _count(request: Request, metrics: Metrics, error: Exception) -> None:
+    asked = request.path_params.get("model_name", "")
+    known = not asked or request.app.state.runtime.models.is_known(asked)
+    metrics.errors.labels(asked if known else "unknown", type(error).__name__).inc()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Take the port ourselves: looking first and letting the server bind later would be a race."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = socket.socket(family)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind((host, port))
+    except OSError as error:
+        server.close()
+        raise ConfigurationError(
+            f"serving cannot listen on {host}:{port}: {error.strerror}. "
+            "Stop what holds the port, or choose another with EVERGREEN_SERVING_PORT (and EVERGREEN_HOST)."
+        ) from error
+    return server

@@ -1,0 +1,152 @@
+"""Everything that answers, put together: HTTP stands on it, and so does a replay in process.
+
+Loads released versions, looks features up, scores, logs, and owns the two threads (release poller, log writer). Its
+clients come from `evergreen/wiring.py`. Knows no HTTP: `app.py` adds that.
+
+    with Runtime.open(wiring(), follow=False) as runtime:
+        loaded = runtime.models.named("flight_delay")
+        predictions = runtime.scorer.answer_joined(loaded, frame)
+        runtime.log.flush()
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from evergreen.adapters.prediction_log import OutcomeCounts
+from evergreen.errors import ArtifactError
+from evergreen.settings import Settings
+from evergreen.spec import ModelSpec
+from evergreen.types import Prediction, Release
+from evergreen.wiring import Wiring
+from serving.features import FeatureLookup
+from serving.loaded import LoadedModel, LoadedModels, Scoring
+from serving.log_writer import LogWriter
+from serving.metrics import Metrics
+from serving.scoring import Scorer
+
+DRAIN_SECONDS = 10.0
+"""How long a closing process goes on writing predictions."""
+WARM_UP_ROWS = (1, 8)
+"""Batches scored before a version serves: kernels are chosen by shape."""
+
+
+class Runtime:
+    """The collaborators of one serving process, and their beginning and end."""
+
+    def __init__(self, wiring: Wiring, metrics: Metrics | None = None) -> None:
+        self.metrics = metrics or Metrics()
+        self._wiring = wiring
+        self.models = LoadedModels(
+            self.releases, self._load, self.metrics, poll_seconds=wiring.settings.serving_poll_seconds
+        )
+        self.log = LogWriter(self._record, self.metrics)
+        self.scorer = Scorer(FeatureLookup(wiring.features, self.metrics), self.log, self.metrics)
+
+    @classmethod
+    def open(cls, wiring: Wiring, metrics: Metrics | None = None, *, follow: bool = True) -> Self:
+        """Load what is released now, then start the threads.
+
+        Without `follow` nothing looks for changed releases: call `models.refresh()` where they may have changed.
+        """
+        runtime = cls(wiring, metrics)
+        runtime.models.refresh()
+        runtime.log.start()
+        if follow:
+            runtime.models.start()
+        return runtime
+
+    def close(self) -> int:
+        """Stop looking for releases, drain the log for a bounded time, and return how many answers were lost."""
+        self.models.close()
+        return self.log.close(DRAIN_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def settings(self) -> Settings:
+        """What the process was configured with."""
+        return self._wiring.settings
+
+    def releases(self) -> list[Release]:
+        """The releases table, read now."""
+        with self._wiring.records() as records:
+            current = [records.releases.current(model) for model in records.releases.models()]
+        return [release for release in current if release is not None]
+
+    def record_outcomes(self, model: str, outcomes: pd.DataFrame) -> OutcomeCounts:
+        """Keep outcomes: `example_id`, `label`, `label_timestamp`. Raises `UnknownModel` where there is no spec."""
+        self._wiring.spec(model)
+        with self._wiring.records() as records:
+            counts = records.predictions.record_outcomes(model, outcomes)
+        for kind in ("new", "repeated", "unknown"):
+            self.metrics.outcomes.labels(model, kind).inc(getattr(counts, kind))
+        return counts
+
+    def _record(self, predictions: Sequence[Prediction]) -> int:
+        with self._wiring.records() as records:
+            return records.predictions.record(predictions)
+
+    def _load(self, release: Release, current: LoadedModel | None) -> LoadedModel:
+        """Bring a release's versions into memory, warm; keep those that are already there."""
+        spec = self._wiring.spec(release.model)
+        inputs = self._wiring.features.inputs(spec.data.feature_service, spec.data.entity_features)
+        kept = dict(current.versions) if current is not None else {}
+        versions: dict[int, Scoring] = {}
+        for number in (release.champion, release.challenger):
+            if number is not None:
+                versions[number] = kept.get(number) or self._fetch(release.model, number)
+                _require_inputs(spec, number, versions[number], inputs)
+        if release.previous in kept:  # a rollback then needs neither network nor disk
+            versions[release.previous] = kept[release.previous]
+        needs = self._wiring.features.request_columns(spec.data.feature_service)
+        return LoadedModel(spec, release, versions, needs)
+
+    def _fetch(self, model: str, number: int) -> Scoring:
+        """Load one gated version, its bytes those that were registered, and score with it once."""
+        from evergreen.training.predictor import Predictor  # imports torch: two seconds, paid when there is a version
+
+        version = self._wiring.registry.version(model, number)
+        if not version.passed:
+            raise ArtifactError(
+                f"{model} version {number} did not pass its gate ({'; '.join(version.reasons)}) and is never served. "
+                "Roll back to a version that did."
+            )
+        # The files are only needed until the weights are in memory, and replicas must not share a folder.
+        with tempfile.TemporaryDirectory(prefix="evergreen-serving-") as folder:
+            predictor = Predictor.load(self._wiring.registry.fetch(version, Path(folder)), version.artifact)
+        _warm_up(predictor)
+        return predictor
+
+
+def _require_inputs(spec: ModelSpec, number: int, version: Scoring, given: Mapping[str, str]) -> None:
+    missing = [name for name in version.inputs if name not in given]
+    if missing:
+        raise ArtifactError(
+            f"{spec.name} version {number} was trained on {missing}, which feature service "
+            f"{spec.data.feature_service!r} does not give. Put them back into the service or train again."
+        )
+
+
+def _warm_up(version: Scoring) -> None:
+    """Score rows in which everything is missing: no request pays for the first time, and a broken version shows."""
+    for rows in WARM_UP_ROWS:
+        scores = version.score(
+            {
+                name: np.full(rows, np.nan) if kind == "numeric" else np.full(rows, None, dtype=object)
+                for name, kind in version.inputs.items()
+            }
+        )
+        if scores.shape != (rows,) or not np.isfinite(scores).all():
+            raise ArtifactError(f"scoring {rows} rows of missing values gave {scores!r}, not a finite number a row")

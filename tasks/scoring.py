@@ -1,0 +1,43 @@
+"""Score a window in process, through serving's own scoring and log."""
+
+from functools import cache
+
+from prefect import get_run_logger, task
+
+from evergreen.errors import DataError
+from evergreen.spec import ModelSpec
+from evergreen.types import Window
+from evergreen.wiring import wiring
+from serving.runtime import Runtime
+
+CHUNK_ROWS = 20_000
+"""Rows joined and scored at a time, so that memory does not follow the window."""
+FLUSH_SECONDS = 300.0
+
+
+@cache
+def runtime() -> Runtime:
+    """This process's scorer; a later call sees later releases, loaded versions are kept."""
+    return Runtime.open(wiring(), follow=False)
+
+
+@task(retries=1, retry_delay_seconds=5)
+def score_window(spec: ModelSpec, window: Window) -> int:
+    """Answer the window's examples that have no answer yet, each with features as of its own moment."""
+    from evergreen.adapters.feature_tables import read_examples
+
+    wire = wiring()
+    with wire.records() as records:
+        answered = records.predictions.answered(spec.name, window)
+    examples = read_examples(wire.settings.data, spec, window, window.end)
+    examples = examples[~examples["example_id"].isin(answered)]
+    serving = runtime()
+    serving.models.refresh()
+    loaded = serving.models.named(spec.name)
+    for start in range(0, len(examples), CHUNK_ROWS):
+        chunk = examples.iloc[start : start + CHUNK_ROWS]
+        serving.scorer.answer_joined(loaded, wire.features.historical(spec.data.feature_service, chunk))
+    if not serving.log.flush(FLUSH_SECONDS):
+        raise DataError(f"the prediction log did not take {len(examples):,} answers within {FLUSH_SECONDS:.0f} s")
+    get_run_logger().info("%s examples of %s answered", f"{len(examples):,}", window)
+    return len(examples)

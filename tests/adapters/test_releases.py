@@ -1,0 +1,175 @@
+import threading
+from collections.abc import Callable
+
+import pytest
+from factories import DAY, HOUR, MAY, a_release
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from evergreen.adapters.releases import ReleaseStore
+from evergreen.errors import InvalidTransition, ReleaseConflict
+from evergreen.release import promote, roll_back, start
+from evergreen.types import Release
+
+
+@pytest.fixture
+def store(session: Session) -> ReleaseStore:
+    return ReleaseStore(session)
+
+
+def save(store: ReleaseStore, after: Release, actor: str = "ada") -> Release:
+    before = after.revision - 1
+    return store.save(
+        after, expected_revision=before or None, action="start", actor=actor, reason="because", at=after.changed_at
+    )
+
+
+def test_a_model_without_a_release_has_none(store: ReleaseStore) -> None:
+    assert store.current("flight_delay") is None
+    assert store.journal("flight_delay") == []
+    assert store.models() == []
+
+
+def test_what_was_saved_is_current(store: ReleaseStore) -> None:
+    first = start(None, model="flight_delay", version=1, share=0.1, at=MAY)
+    save(store, first)
+    second = start(first, model="flight_delay", version=2, share=0.1, at=MAY + HOUR)
+
+    saved = save(store, second)
+
+    assert saved == second
+    assert store.current("flight_delay") == second
+
+
+def test_the_journal_tells_every_change_oldest_first(store: ReleaseStore) -> None:
+    first = save(store, start(None, model="flight_delay", version=1, share=0.1, at=MAY))
+    second = save(store, start(first, model="flight_delay", version=2, share=0.1, at=MAY + DAY))
+    third = save(store, promote(second, at=MAY + 2 * DAY))
+
+    journal = store.journal("flight_delay")
+
+    assert [entry.revision for entry in journal] == [1, 2, 3]
+    assert [entry.before for entry in journal] == [None, first, second]
+    assert [entry.after for entry in journal] == [first, second, third]
+    assert [entry.at for entry in journal] == [MAY, MAY + DAY, MAY + 2 * DAY]
+    assert (journal[0].actor, journal[0].action, journal[0].reason) == ("ada", "start", "because")
+
+
+def test_models_do_not_share_revisions(store: ReleaseStore) -> None:
+    save(store, a_release(model="b"))
+    save(store, a_release(model="a"))
+
+    assert store.models() == ["a", "b"]
+    assert [entry.revision for entry in store.journal("a")] == [1]
+
+
+def test_the_later_of_two_changes_learns_who_was_first(store: ReleaseStore) -> None:
+    first = save(store, a_release(champion=1, challenger=2, revision=1))
+    save(store, promote(first, at=MAY + DAY), actor="grace")
+
+    with pytest.raises(ReleaseConflict, match=r"decided on revision 1, .* at revision 2: start by grace"):
+        save(store, roll_back(first, at=MAY + DAY))
+
+    assert store.current("flight_delay") == promote(first, at=MAY + DAY)
+    assert len(store.journal("flight_delay")) == 2
+
+
+def test_the_later_of_two_first_versions_learns_who_was_first(store: ReleaseStore) -> None:
+    save(store, a_release(champion=1), actor="grace")
+
+    with pytest.raises(ReleaseConflict, match="decided on revision none, .* by grace"):
+        save(store, a_release(champion=2))
+
+
+def test_a_change_of_a_release_that_does_not_exist_conflicts(store: ReleaseStore) -> None:
+    with pytest.raises(ReleaseConflict, match="no release"):
+        save(store, a_release(revision=5))
+
+
+@pytest.mark.parametrize("revision", [0, 2, 7])
+def test_a_revision_that_does_not_follow_is_refused(store: ReleaseStore, revision: int) -> None:
+    with pytest.raises(InvalidTransition, match="it must be 1"):
+        store.save(a_release(revision=revision), expected_revision=None, action="start", actor="ada", reason="", at=MAY)
+
+
+def test_a_change_that_is_rolled_back_leaves_no_journal_row(store: ReleaseStore, session: Session) -> None:
+    save(store, a_release())
+    session.rollback()
+
+    assert store.current("flight_delay") is None
+    assert store.journal("flight_delay") == []
+
+
+def at_once(number: int, work: Callable[[int], None]) -> None:
+    """Run `work(0..number-1)` in threads that start together; their errors are the test's."""
+    barrier = threading.Barrier(number)
+    errors: list[BaseException] = []
+
+    def run(place: int) -> None:
+        barrier.wait()
+        try:
+            work(place)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def test_of_two_savers_from_the_same_revision_one_wins_and_the_other_is_told(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        first = save(ReleaseStore(session), a_release(champion=1, challenger=2))
+    outcomes: dict[str, str] = {}
+
+    def change(place: int) -> None:
+        actor = ("ada", "grace")[place]
+        try:
+            with Session(engine) as session, session.begin():
+                save(ReleaseStore(session), promote(first, at=MAY + DAY), actor=actor)
+            outcomes[actor] = "won"
+        except ReleaseConflict as conflict:
+            outcomes[actor] = str(conflict)
+
+    at_once(2, change)
+
+    winner = next(actor for actor, outcome in outcomes.items() if outcome == "won")
+    loser = ({"ada", "grace"} - {winner}).pop()
+    assert f"by {winner}" in outcomes[loser]
+
+
+def test_fifty_savers_at_once_leave_a_journal_without_gaps(engine: Engine) -> None:
+    """Law 3: each of 50 writers reads, decides and swaps until it wins; none is lost and none is written twice."""
+    with Session(engine) as session, session.begin():
+        save(ReleaseStore(session), a_release(champion=1))
+    conflicts: list[int] = []
+
+    def start_one(place: int) -> None:
+        version = place + 2
+        while True:
+            with Session(engine) as session, session.begin():
+                store = ReleaseStore(session)
+                current = store.current("flight_delay")
+                assert current is not None
+                after = start(current, model="flight_delay", version=version, share=0.1, at=MAY)
+                try:
+                    save(store, after, actor=str(version))
+                except ReleaseConflict:
+                    conflicts.append(version)
+                    continue
+            return
+
+    at_once(50, start_one)
+
+    with Session(engine) as session:
+        journal = ReleaseStore(session).journal("flight_delay")
+        current = ReleaseStore(session).current("flight_delay")
+    assert [entry.revision for entry in journal] == list(range(1, 52))
+    assert sorted(int(entry.actor) for entry in journal[1:]) == list(range(2, 52))
+    assert all(entry.before == earlier.after for earlier, entry in zip(journal, journal[1:], strict=False))
+    assert current == journal[-1].after
+    assert conflicts, "nobody met anybody: the test proves nothing"

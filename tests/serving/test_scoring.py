@@ -1,0 +1,195 @@
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytest
+from serving_factories import NOON, a_spec, an_artifact, counted
+
+from evergreen.errors import DataError
+from evergreen.settings import Settings
+from evergreen.training.predictor import Predictor
+from evergreen.types import Prediction, Release, Window
+from evergreen.wiring import Wiring
+from serving.features import FeatureLookup
+from serving.loaded import LoadedModel
+from serving.log_writer import LogWriter
+from serving.metrics import Metrics
+from serving.scoring import Scorer, prediction_id
+
+INPUTS: dict[str, Literal["numeric", "categorical"]] = {"wind": "numeric", "delay": "numeric", "carrier": "categorical"}
+
+
+@dataclass
+class Bench:
+    """A scorer in front of real tables, with two real versions."""
+
+    tables: Wiring
+    versions: dict[int, Predictor]
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self.log = LogWriter(self.write, self.metrics)
+        self.log.start()
+        self.scorer = Scorer(FeatureLookup(self, self.metrics), self.log, self.metrics)
+
+    def write(self, predictions: Sequence[Prediction]) -> int:
+        with self.tables.records() as records:
+            return records.predictions.record(predictions)
+
+    def online(self, service: str, rows: Any, as_of: Any) -> Any:
+        del service, rows, as_of
+        raise AssertionError("a joined frame brings its features; nothing is looked up")
+
+    def model(self, name: str, share: float = 0.0) -> LoadedModel:
+        release = Release(
+            model=name, champion=1, challenger=2 if share else None, challenger_share=share, changed_at=NOON
+        )
+        return LoadedModel(a_spec(name), release, self.versions, needs={})
+
+    def logged(self, model: str) -> pd.DataFrame:
+        assert self.log.flush()
+        window = Window(start=NOON - timedelta(days=1), end=NOON + timedelta(days=1))
+        with self.tables.records() as records:
+            return records.predictions.frame(model, window, NOON)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    home: Path = tmp_path_factory.mktemp("home")
+    versions = {}
+    for number in (1, 2):
+        digest = an_artifact(home / str(number), INPUTS, seed=number)
+        versions[number] = Predictor.load(home / str(number), digest)
+    bench = Bench(Wiring(Settings(home=home)), versions)
+    yield bench
+    bench.log.close()
+    bench.tables.engine.dispose()
+
+
+def a_frame(rows: int = 50) -> pd.DataFrame:
+    wind = np.random.default_rng(7).normal(size=50)
+    wind[3:5] = np.inf, np.nan
+    return pd.DataFrame(
+        {
+            "example_id": [f"ride-{number}" for number in range(rows)],
+            "event_timestamp": pd.date_range(NOON, periods=rows, freq="min").astype("datetime64[us, UTC]"),
+            "wind": wind[:rows],
+            "delay": pd.array([None if n % 5 == 0 else n for n in range(rows)], dtype="Int64"),
+            "carrier": [(None, "UA", "DL", "ZZ")[n % 4] for n in range(rows)],
+            "tip": range(rows),
+        }
+    )
+
+
+def test_what_is_logged_is_what_was_answered(bench: Bench) -> None:
+    answers = bench.scorer.answer_joined(bench.model("equal", share=0.5), a_frame())
+
+    logged = bench.logged("equal").set_index("prediction_id")
+    assert len(logged) == len(answers) == 50
+    for answer in answers:
+        row = logged.loc[answer.prediction_id]
+        assert (row["example_id"], row["version"], row["role"]) == (answer.example_id, answer.version, answer.role)
+        assert row["score"] == answer.score
+        assert row["event_timestamp"] == answer.event_timestamp
+        for name, cell in answer.features.items():
+            assert pd.isna(row[name]) if cell is None else row[name] == cell
+
+
+def test_answers_come_in_the_order_of_the_rows_whichever_version_gave_them(bench: Bench) -> None:
+    frame = a_frame()
+
+    answers = bench.scorer.answer_joined(bench.model("order", share=0.5), frame)
+
+    assert [answer.example_id for answer in answers] == frame["example_id"].tolist()
+    assert {answer.version for answer in answers} == {1, 2}
+    assert {(answer.role, answer.version) for answer in answers} == {("champion", 1), ("challenger", 2)}
+
+
+def test_each_row_has_the_score_its_version_gives_it_alone(bench: Bench) -> None:
+    frame = a_frame()
+
+    answers = bench.scorer.answer_joined(bench.model("alone", share=0.5), frame)
+
+    for answer in answers:
+        cells = {name: [cell] for name, cell in answer.features.items()}
+        assert answer.score == pytest.approx(bench.versions[answer.version].score(cells)[0], abs=1e-6)
+
+
+def test_what_is_missing_is_none_whichever_way_pandas_says_it(bench: Bench) -> None:
+    first = {answer.example_id: answer for answer in bench.scorer.answer_joined(bench.model("missing"), a_frame(8))}
+
+    assert first["ride-0"].features["delay"] is None  # pd.NA
+    assert first["ride-0"].features["carrier"] is None  # None
+    assert first["ride-3"].features["wind"] is None  # infinite
+    assert first["ride-4"].features["wind"] is None  # NaN
+    assert first["ride-6"].features["delay"] == 6.0
+
+
+def test_only_the_models_inputs_are_logged(bench: Bench) -> None:
+    answers = bench.scorer.answer_joined(bench.model("inputs"), a_frame(3))
+
+    assert all(answer.features.keys() == INPUTS.keys() for answer in answers)
+
+
+def test_numbers_as_categories_are_spelt_as_in_training(bench: Bench) -> None:
+    spellings = pd.DataFrame({"carrier": [1, 1.0, "1"]}, dtype=object)
+    frame = a_frame(3).assign(carrier=spellings["carrier"], wind=0.5, delay=1.0)
+
+    answers = bench.scorer.answer_joined(bench.model("spelling"), frame)
+
+    assert [answer.features["carrier"] for answer in answers] == ["1", "1", "1"]
+    assert len({answer.score for answer in answers}) == 1
+
+
+def test_asking_again_gives_the_same_predictions_and_logs_them_once(bench: Bench) -> None:
+    model = bench.model("again", share=0.3)
+
+    once, again = (bench.scorer.answer_joined(model, a_frame()) for _ in range(2))
+
+    assert [one.prediction_id for one in once] == [one.prediction_id for one in again]
+    assert len(bench.logged("again")) == 50
+
+
+def test_another_moment_or_version_is_another_prediction() -> None:
+    asked = prediction_id("taxi", "ride-1", NOON, 1)
+
+    assert asked == prediction_id("taxi", "ride-1", NOON.astimezone(UTC), 1)
+    assert len({asked, prediction_id("taxi", "ride-1", NOON + timedelta(seconds=1), 1)}) == 2
+    assert len({asked, prediction_id("taxi", "ride-1", NOON, 2)}) == 2
+    assert len({asked, prediction_id("bike", "ride-1", NOON, 1)}) == 2
+
+
+def test_an_input_that_is_not_in_the_frame_is_named(bench: Bench) -> None:
+    with pytest.raises(DataError, match=r"inputs \['wind'\] are not among the columns"):
+        bench.scorer.answer_joined(bench.model("absent"), a_frame().drop(columns="wind"))
+
+
+def test_a_frame_without_moments_is_refused(bench: Bench) -> None:
+    with pytest.raises(DataError, match="no column 'event_timestamp'"):
+        bench.scorer.answer_joined(bench.model("absent"), a_frame().drop(columns="event_timestamp"))
+
+
+@pytest.mark.parametrize("column", ["example_id", "event_timestamp"])
+def test_rows_without_a_name_or_a_moment_are_refused(bench: Bench, column: str) -> None:
+    frame = a_frame(5)
+    frame[column] = frame[column].where(frame.index != 2)
+
+    with pytest.raises(DataError, match=f"1 of 5 rows to score have no {column}"):
+        bench.scorer.answer_joined(bench.model("nameless"), frame)
+
+
+def test_an_empty_frame_has_no_answers(bench: Bench) -> None:
+    assert bench.scorer.answer_joined(bench.model("empty"), a_frame().head(0)) == []
+
+
+def test_rows_are_counted_by_version_and_role(bench: Bench) -> None:
+    answers = bench.scorer.answer_joined(bench.model("rows", share=0.5), a_frame())
+
+    challenger = sum(answer.role == "challenger" for answer in answers)
+    assert counted(bench.metrics, "rows_total", model="rows", version="2", role="challenger") == challenger
+    assert counted(bench.metrics, "rows_total", model="rows", version="1", role="champion") == 50 - challenger
+    assert counted(bench.metrics, "prediction_seconds_count", model="rows", version="1") == 1
