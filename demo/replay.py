@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
-from evergreen.adapters.feature_tables import read_examples
 from prefect.client.orchestration import get_client
 
+from evergreen.adapters.feature_tables import read_examples
 from evergreen.errors import EvergreenError
 from evergreen.types import Cause, Outcome, RetrainDecision, RetrainRequest, Window
 from evergreen.wiring import Wiring
@@ -161,9 +162,9 @@ class Replay:
 def _started_by(flow_run_id: str) -> str:
     """Who made this flow run, in Prefect's own words."""
     with get_client(sync_client=True) as client:
-        run = client.read_flow_run(flow_run_id)
+        run = client.read_flow_run(UUID(flow_run_id))
     maker = run.created_by
-    return f"{maker.type.lower()} {maker.display_value}" if maker else "unknown"
+    return f"{(maker.type or 'unknown').lower()} {maker.display_value}" if maker else "unknown"
 
 
 class _LogLines:

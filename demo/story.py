@@ -18,6 +18,7 @@ from demo.page import render
 from demo.replay import Replay
 from evergreen.types import Cause
 from evergreen.wiring import wiring
+from stack.drain import drain
 
 MODEL = "flight_delay"
 FIRST = datetime(2013, 4, 1, 18, tzinfo=UTC)
@@ -59,6 +60,7 @@ def tell(console: Console, weeks: int, reports: Path, wait_for_stack: Callable[[
         _prepare(progress, replay, wait_for_stack)
         _play(progress, replay, weeks)
         with timings.stage("figures"):
+            drain()
             story = retold(replay)
     timings.seconds["total"] = time.perf_counter() - begun
     story["timings"] = {name: round(seconds, 3) for name, seconds in timings.seconds.items()}

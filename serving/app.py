@@ -4,9 +4,10 @@ Opens it when the server starts, drains it when the server stops, and turns erro
 `python -m serving`. Routes are in `routes.py`; everything that answers without HTTP is in `runtime.py`.
 """
 
+import gc
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import uvicorn
 from anyio import to_thread
@@ -38,9 +39,11 @@ def create_app(settings: Settings) -> FastAPI:
         wiring = Wiring(settings)
         runtime = await to_thread.run_sync(lambda: Runtime.open(wiring, metrics))
         app.state.runtime = runtime
+        gc.freeze()  # a collection would walk the libraries' million objects, and a request would wait for it
         try:
             yield
         finally:
+            gc.unfreeze()
             await to_thread.run_sync(runtime.close)
             wiring.engine.dispose()
 
@@ -70,7 +73,8 @@ def serve(settings: Settings) -> None:
     config = uvicorn.Config(
         create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
     )
-    uvicorn.Server(config).run(sockets=[taken])
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down
+        uvicorn.Server(config).run(sockets=[taken])
 
 
 def _count(request: Request, metrics: Metrics, error: Exception) -> None:

@@ -8,7 +8,7 @@ Called by `scoring.py`. To bring features from elsewhere, make `Examples` of the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,21 @@ from pandas.api.types import is_numeric_dtype
 
 from evergreen.errors import DataError, UnknownEntity
 from evergreen.spec import ModelSpec
+from serving.loaded import Kind
 from serving.metrics import Metrics
 
+if TYPE_CHECKING:
+    from evergreen.adapters.feast import Features
+
+KIND_OF: Mapping[str, Kind] = {
+    "String": "string",
+    "Int32": "integer",
+    "Int64": "integer",
+    "Float32": "number",
+    "Float64": "number",
+    "UnixTimestamp": "timestamp",
+}
+"""Feast's name of a type → what a request carries for it."""
 NAMED_ROWS = 5
 """How many rows a refusal names."""
 
@@ -90,6 +103,20 @@ class FeatureLookup:
         for views in read.stale:
             for view in views:
                 self._metrics.stale_features.labels(spec.name, view).inc()
+
+
+def needs(features: "Features", service: str) -> dict[str, Kind]:
+    """Columns a row must bring for a service: its entity keys, then its request columns.
+
+    Raises `FeatureServiceMissing`, and `DataError` for a request column of a type that no request can carry.
+    """
+    plan = features._plan(service)  # until Features says it itself
+    columns: dict[str, Kind] = dict.fromkeys(plan.keys, "key")
+    for name, dtype in plan.request.items():
+        if str(dtype) not in KIND_OF:
+            raise DataError(f"request column {name!r} of feature service {service!r} is a {dtype}; use {list(KIND_OF)}")
+        columns[name] = KIND_OF[str(dtype)]
+    return columns
 
 
 def joined(frame: pd.DataFrame) -> Examples:

@@ -22,8 +22,8 @@ from serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["string", "integer", "number", "timestamp"]
-"""What a column of a request must hold."""
+Kind = Literal["key", "string", "integer", "number", "timestamp"]
+"""What a column of a request must hold; a key is a text or a whole number."""
 
 
 class NotLoadedError(EvergreenError):

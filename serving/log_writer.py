@@ -28,6 +28,7 @@ class LogWriter:
         *,
         capacity_rows: int = 20_000,
         batch_rows: int = 1_000,
+        linger_seconds: float = 0.1,
         attempts: int = 6,
         backoff_seconds: float = 0.2,
     ) -> None:
@@ -35,10 +36,12 @@ class LogWriter:
         self._metrics = metrics
         self._capacity_rows = capacity_rows
         self._batch_rows = batch_rows
+        self._linger_seconds = linger_seconds
         self._attempts = attempts
         self._backoff_seconds = backoff_seconds
         self._waiting: deque[Prediction] = deque()
         self._writing = 0
+        self._flushing = 0
         self._closing = False
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="prediction-log", daemon=True)
@@ -70,7 +73,11 @@ class LogWriter:
     def flush(self, timeout_seconds: float = 30.0) -> bool:
         """Wait until everything queued so far is written or lost; False when that takes longer."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout_seconds)
+            self._flushing += 1
+            self._changed.notify_all()
+            empty = self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout_seconds)
+            self._flushing -= 1
+            return empty
 
     def close(self, timeout_seconds: float = 10.0) -> int:
         """Refuse new rows, write what is queued for at most `timeout_seconds`, and return how many were lost."""
@@ -97,9 +104,14 @@ class LogWriter:
     def _next_batch(self) -> list[Prediction]:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
+            # A transaction a row would compete with serving for the interpreter: let a batch come together first.
+            self._changed.wait_for(self._is_due, self._linger_seconds)
             batch = [self._waiting.popleft() for _ in range(min(self._batch_rows, len(self._waiting)))]
             self._writing = len(batch)
             return batch
+
+    def _is_due(self) -> bool:
+        return self._closing or self._flushing > 0 or len(self._waiting) >= self._batch_rows
 
     def _store(self, batch: list[Prediction]) -> None:
         for attempt in range(1, self._attempts + 1):

@@ -24,7 +24,7 @@ from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
 from evergreen.types import Prediction, Release
 from evergreen.wiring import Wiring
-from serving.features import FeatureLookup
+from serving.features import FeatureLookup, needs
 from serving.loaded import LoadedModel, LoadedModels, Scoring
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
@@ -110,8 +110,7 @@ class Runtime:
                 _require_inputs(spec, number, versions[number], inputs)
         if release.previous in kept:  # a rollback then needs neither network nor disk
             versions[release.previous] = kept[release.previous]
-        needs = self._wiring.features.request_columns(spec.data.feature_service)
-        return LoadedModel(spec, release, versions, needs)
+        return LoadedModel(spec, release, versions, needs(self._wiring.features, spec.data.feature_service))
 
     def _fetch(self, model: str, number: int) -> Scoring:
         """Load one gated version, its bytes those that were registered, and score with it once."""

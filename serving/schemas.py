@@ -42,6 +42,8 @@ class Row(BaseModel):
                     "dest": "IAH",
                     "tailnum": "N14228",
                     "scheduled_departure": "2013-06-01T09:15:00Z",
+                    "scheduled_arrival": "2013-06-01T13:13:00Z",
+                    "distance": 1400,
                 }
             ]
         },
@@ -192,6 +194,13 @@ def _present(value: Cell) -> bool | int | float | str:
     return value
 
 
+def _key(value: Cell) -> str | int:
+    value = _present(value)
+    if isinstance(value, bool | float) or value == "":
+        raise ValueError("should be a key: a text that is not empty, or a whole number")
+    return value
+
+
 def _string(value: Cell) -> str:
     value = _present(value)
     if not isinstance(value, str) or not value:
@@ -225,6 +234,7 @@ def _timestamp(value: Cell) -> datetime:
 
 
 _PARSERS: Mapping[Kind, Callable[[Cell], Any]] = {
+    "key": _key,
     "string": _string,
     "integer": _integer,
     "number": _number,

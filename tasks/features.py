@@ -16,12 +16,19 @@ def refresh_features(spec: ModelSpec, as_of: datetime) -> None:
     pipeline = wire.pipeline(spec)
     arrived = pipeline.ingest(wire.settings.data, as_of)
     built = pipeline.build(wire.settings.data, as_of)
-    get_run_logger().info("%s | %s", arrived, built)
-    if arrived.quarantined:
+    refused = {name: table for name, table in arrived.tables.items() if table.quarantined}
+    get_run_logger().info(
+        "%s rows arrived, %s refused; %s feature rows built",
+        f"{sum(table.received for table in arrived.tables.values()):,}",
+        f"{sum(table.quarantined for table in refused.values()):,}",
+        f"{sum(built.rows.values()):,}",
+    )
+    if refused:
         create_table_artifact(
-            key=f"quarantine-{spec.data.domain}",
-            table=[fault.model_dump(mode="json") for fault in arrived.faults],
-            description="Rows refused on arrival, by table and rule; the rest went on.",
+            key="quarantine",
+            table=[{"table": name, **table.model_dump()} for name, table in refused.items()],
+            description=f"Rows of {spec.data.domain} refused on arrival; the rest went on. "
+            "Each day's reasons are in data/quarantine/TABLE/day=DAY.json, the rows beside them.",
         )
 
 

@@ -58,18 +58,18 @@ def served_rows(spec: ModelSpec, as_of: datetime) -> Served | None:
         frame = records.predictions.frame(spec.name, searched(as_of, spec.monitor), as_of)
     window = newest_mature(frame, as_of=as_of, config=spec.monitor)
     if release is None or release.champion is None:
-        return _not_judged(spec, "it has no champion")
+        _show_not_judged(spec, "it has no champion")
+        return None
     if window is None:
         days, share = spec.monitor.window_days, spec.monitor.min_label_share
         where = searched(as_of, spec.monitor)
-        return _not_judged(
-            spec, f"{len(frame):,} answers in {where}, no {days} days of which {share:.0%} have outcomes"
-        )
+        _show_not_judged(spec, f"{len(frame):,} answers in {where}, no {days} days of which {share:.0%} have outcomes")
+        return None
     champion = wire.registry.version(spec.name, release.champion)
     return Served(champion, wire.registry.training_set(champion), window, in_window(frame, window), as_of)
 
 
-def _not_judged(spec: ModelSpec, why: str) -> None:
+def _show_not_judged(spec: ModelSpec, why: str) -> None:
     create_markdown_artifact(key="watch", markdown=f"**{spec.name}** was not judged: {why}.")
     get_run_logger().warning("%s was not judged: %s", spec.name, why)
 

@@ -216,7 +216,7 @@ def open_engine(url: str) -> Engine:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = NORMAL")  # with the write-ahead log: durable to a killed process
         if parsed.database and connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete":
-            with _alone(parsed.database):  # SQLite does not wait when two processes switch the mode at once
+            with alone(parsed.database):  # SQLite does not wait when two processes switch the mode at once
                 connection.execute("PRAGMA journal_mode = WAL")
 
     return engine
@@ -268,6 +268,14 @@ def lock(session: Session, name: str) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"name": name}))
 
 
+@contextmanager
+def alone(database: str) -> Iterator[None]:
+    """Hold a file lock beside an SQLite database; the kernel releases it when its holder dies."""
+    with Path(f"{database}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _driver(url: str) -> URL:
     """A plain `postgresql://` means psycopg 3, the driver in the `postgres` extra."""
     parsed = make_url(url)
@@ -294,16 +302,8 @@ def _migration_lock(connection: Connection) -> Iterator[None]:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         yield
     elif database and database != ":memory:":
-        with _alone(database):
+        with alone(database):
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # all of a migration or nothing of it
             yield
     else:
-        yield
-
-
-@contextmanager
-def _alone(database: str) -> Iterator[None]:
-    """A file lock beside an SQLite database; the kernel releases it when its holder dies."""
-    with Path(f"{database}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -89,7 +89,8 @@ def sample_by_day(frame: pd.DataFrame, rows: int, *, seed: int) -> pd.DataFrame:
     neediest = np.lexsort((by_day.min().to_numpy(), (taken - quota).to_numpy()))[: rows - int(taken.sum())]
     taken.iloc[neediest] += 1
     place_in_day: pd.Series = by_day.rank(method="first")
-    return frame[place_in_day <= days.map(taken)]
+    drawn: pd.DataFrame = frame[place_in_day <= days.map(taken)]
+    return drawn
 
 
 def in_window(frame: pd.DataFrame, window: Window) -> pd.DataFrame:

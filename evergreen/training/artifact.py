@@ -1,7 +1,7 @@
 """A model artifact: a folder with `model.json` and `weights.safetensors`, and a digest of both.
 
-Free of torch: whoever moves or checks artifacts (a registry, a server) reads digests from here. Loading one to score with it
-is `predictor.py`. A folder appears whole or not at all.
+Free of torch: whoever moves or checks artifacts (a registry, a server) reads digests from here. Loading one to score
+with it is `predictor.py`. A folder appears whole or not at all.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Which rows a step sees, and which randomness: both a pure function of the seed and the step.
 
-Nothing here has state, so a resumed run needs nothing but its step to go on exactly where it stopped. Nothing here knows how
-many ranks there are until a batch is split, so one rank and four see the same rows in the same order under the same dropout.
-Free of torch. Called by `loop.py`.
+Nothing here has state, so a resumed run needs nothing but its step to go on exactly where it stopped. Nothing here
+knows how many ranks there are until a batch is split, so one rank and four see the same rows in the same order under
+the same dropout. Free of torch. Called by `loop.py`.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Logits → probabilities that mean what they say: two numbers learnt from the latest rows before the holdout.
 
-Platt scaling (Platt 1999): sigmoid(scale * logit + shift). The scale is one over a temperature; the shift follows a base rate
-that has moved since most of the training rows. Pure numpy. Called by `worker.py` and `predictor.py`.
+Platt scaling (Platt 1999): sigmoid(scale * logit + shift). The scale is one over a temperature; the shift follows a
+base rate that has moved since most of the training rows. Pure numpy. Called by `worker.py` and `predictor.py`.
 """
 
 import numpy as np

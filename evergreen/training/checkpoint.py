@@ -1,11 +1,13 @@
 """Everything a run needs to go on as if it had not been killed, in files that are whole or refused.
 
-A checkpoint's name carries its step and the SHA-256 of its bytes; a torn or altered one is refused by name and the one
-before is used. Files are read with `weights_only`: no code in them can run. Called by `worker.py`; rank 0 writes, all read.
+A checkpoint's name carries its step and the SHA-256 of its bytes; a torn or altered one is refused by name and the
+one before is used. Files are read with `weights_only`: no code in them can run. Called by `worker.py`; rank 0 writes,
+all read.
 """
 
 import hashlib
 import io
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +65,12 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint {path.name} is torn or altered: its bytes do not have the digest in its name. It is not used."
             )
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        try:
+            saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"checkpoint {path.name} holds more than tensors and numbers. It is not used."
+            ) from error
         if saved["job"] != self._job:
             raise CheckpointError(
                 f"checkpoint {path.name} belongs to job {saved['job']}, not {self._job}. It is not used."

@@ -1,7 +1,8 @@
 """A training set's rows → columnar memory: one array a column, no object a row.
 
-Reads the Parquet file of a `TrainingSet` once, checks what training relies on, and splits the rows by time: the holdout is
-left out, the latest tenth of the rest validates, what is older trains. Free of torch. Called by every rank.
+Reads the Parquet file of a `TrainingSet` once, checks what training relies on, and splits the rows by time: the
+holdout is left out, the latest tenth of the rest validates, what is older trains. Free of torch. Called by every
+rank.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
 """What is to be trained, on what, and where its folder is.
 
-Free of torch, so that tasks and tests can name a job without paying for the import. A job's digest covers everything that
-shapes its weights and nothing else: two requests for the same model share one folder, and the second finds the first's work.
-Called by `launch.py` and by every rank (`worker.py`). To let another setting shape the weights, add it to `_recipe`.
+Free of torch, so that tasks and tests can name a job without paying for the import. A job's digest covers everything
+that shapes its weights and nothing else: two requests for the same model share one folder, and the second finds the
+first's work. Called by `launch.py` and by every rank (`worker.py`). To let another setting shape the weights, add it
+to `_recipe`.
 """
 
 import hashlib

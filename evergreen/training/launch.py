@@ -1,15 +1,16 @@
 """Train a job in processes of its own, and bring back what they say.
 
-`train` is called by tasks and stays free of torch. It starts this module as a program, in a session of its own that dies with
-its parent; the program runs torch's elastic launch, which runs `worker.run_rank` once a rank. A job that is finished is not
-trained again; one that was killed goes on from its newest valid checkpoint; one that is being trained elsewhere is waited for.
-To run ranks on many machines, call `worker.run_rank` from their launcher.
+`train` is called by tasks and stays free of torch. It starts this module as a program, in a session of its own that
+dies with its parent; the program runs torch's elastic launch, which runs `worker.run_rank` once a rank. A job that is
+finished is not trained again; one that was killed goes on from its newest valid checkpoint; one that is being trained
+elsewhere is waited for. To run ranks on many machines, call `worker.run_rank` from their launcher.
 """
 
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -96,7 +97,7 @@ def _run(job: TrainingJob, on_line: Callable[[str], None], lock: int) -> None:
         raise told
     if status != 0:
         raise TrainingFailed(
-            f"training {job.spec.name!r} ended with status {status} and without a model. Its last lines:\n"
+            f"training {job.spec.name!r} ended with {_name_of(status)} and without a model. Its last lines:\n"
             + "\n".join(last)
             + "\nRun it again: it goes on from its newest checkpoint."
         )
@@ -106,6 +107,10 @@ def _error_of(line: str) -> EvergreenError:
     told = json.loads(line.removeprefix(ERROR_MARK))
     kind = getattr(errors, told["kind"], TrainingFailed)
     return kind(told["message"])
+
+
+def _name_of(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
 
 
 def main(job_file: str, parent: int) -> int:
@@ -121,7 +126,7 @@ def main(job_file: str, parent: int) -> int:
 
     from evergreen.training.worker import run_rank
 
-    for name in ("torch.distributed", "torch.distributed.elastic"):
+    for name in ("torch.distributed", "torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     job = TrainingJob.model_validate_json(Path(job_file).read_text())
     gpus = torch.cuda.device_count()
@@ -140,8 +145,10 @@ def main(job_file: str, parent: int) -> int:
     )
     try:
         elastic_launch(config, run_rank)(job_file, started, os.getpid())
-    except ChildFailedError:
-        return 1  # the rank has said why
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        print(f"rank {rank} ended first, with {_name_of(failure.exitcode)}", flush=True)
+        return 1
     finally:
         shutil.rmtree(notes, ignore_errors=True)
     return 0

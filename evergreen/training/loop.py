@@ -1,6 +1,7 @@
 """The training loop: it fits on a screen, and a resumed run enters in the middle.
 
-`fit` advances a `TrainState`; whatever it needs of the world (ranks, files, a terminal) is handed in. Called by `worker.py`.
+`fit` advances a `TrainState`; whatever it needs of the world (ranks, files, a terminal) is handed in. Called by
+`worker.py`.
 """
 
 import math
@@ -18,7 +19,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from evergreen.errors import TrainingFailed
 from evergreen.spec import TrainConfig
 from evergreen.training.batches import BatchOrder, noise_for, share_of
-from evergreen.training.model import Disturbance, Network, Rows, parameter_groups
+from evergreen.training.model import Disturbance, Network, NetworkShape, Rows, parameter_groups
 from evergreen.training.parallel import Place, distribute, total
 
 
@@ -64,9 +65,24 @@ class TrainState:
 def start(network: Network, config: TrainConfig, order: BatchOrder, place: Place) -> TrainState:
     """A run at step 0: AdamW under a one-cycle schedule (Smith & Topin 2018, arXiv:1708.07120)."""
     distributed = distribute(network, place)
+    _settle(distributed, network.shape, place)
     optimizer = AdamW(parameter_groups(network, config.weight_decay), lr=config.learning_rate, fused=True)
     schedule = OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=order.steps + 1)
     return TrainState(network, distributed, optimizer, schedule)
+
+
+def _settle(distributed: nn.Module, shape: NetworkShape, place: Place) -> None:
+    """Go forward and back once over no rows: DDP fixes the order in which it sums gradients after its first backward pass.
+
+    A resumed run would else make its first step in another order than the run that was killed, and differ in the last bit.
+    """
+    empty = Rows(
+        torch.zeros(0, shape.numerics, device=place.device),
+        torch.zeros(0, shape.indicators, device=place.device),
+        torch.zeros(0, len(shape.cardinalities), dtype=torch.int64, device=place.device),
+    )
+    torch.autograd.backward(distributed(empty).sum())
+    distributed.zero_grad(set_to_none=True)
 
 
 @dataclass(frozen=True)
@@ -123,8 +139,8 @@ def fit(
         batch = batch_of(state.step)
         logits = state.distributed(batch.rows, batch.disturbance)
         summed = functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
-        # Ranks may hold unequal parts; gradients are averaged over ranks, so this makes them the mean over the global batch.
-        (summed * (place.ranks / batch.global_rows)).backward()
+        # Ranks may hold unequal parts, and DDP averages over ranks: this makes it the mean over the global batch.
+        torch.autograd.backward(summed * (place.ranks / batch.global_rows))
         loss = total(summed, place) / batch.global_rows
         norm = float(clip_grad_norm_(state.network.parameters(), config.max_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):

@@ -1,9 +1,10 @@
 """The network: tabular rows → a logit.
 
-Normalised numerics go through piecewise-linear embeddings (Gorishniy et al. 2022, arXiv:2203.05556), categories through an
-embedding table; their concatenation feeds a multilayer perceptron and, beside it, a wide linear skip. All randomness of
-training comes from outside (`Noise`), so that it can be drawn once for a batch that is split over ranks.
-Knows nothing of ranks, files or optimizers. To try another architecture, give `build_network` something else to build.
+Normalised numerics go through piecewise-linear embeddings (Gorishniy et al. 2022, arXiv:2203.05556), categories
+through an embedding table; their concatenation feeds a multilayer perceptron and, beside it, a wide linear skip. All
+randomness of training comes from outside (`Noise`), so that it can be drawn once for a batch that is split over
+ranks. Knows nothing of ranks, files or optimizers. To try another architecture, give `build_network` something else
+to build.
 """
 
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class PiecewiseLinearEmbedding(nn.Module):
         """See the class."""
         places = ((numeric.t().unsqueeze(-1) - self.lower) / self.span).clamp(0.0, 1.0)  # (features, rows, bins)
         embedded = functional.relu(torch.baddbmm(self.bias, places, self.weight))
-        return embedded.transpose(0, 1).reshape(len(numeric), -1)
+        return embedded.transpose(0, 1).flatten(1)
 
 
 class CategoryEmbedding(nn.Module):

@@ -1,8 +1,8 @@
 """Ranks and devices: who am I, where do I compute, and how are gradients shared.
 
-Applied to a finished model from outside: nothing in `model.py` knows of it. Ranks are told by the environment that elastic
-launch (or Ray, or Slurm) sets: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
-To shard a model that does not fit one device, change `distribute`.
+Applied to a finished model from outside: nothing in `model.py` knows of it. Ranks are told by the environment that
+elastic launch (or Ray, or Slurm) sets: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT. To shard a model that
+does not fit one device, change `distribute`.
 """
 
 import os
@@ -63,7 +63,6 @@ def distribute(model: nn.Module, place: Place) -> nn.Module:
     model.to(place.device)
     if place.ranks == 1:
         return model
-    # One bucket in a fixed order: a resumed run must sum in the order of the run that was killed, down to the last bit.
     return DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 

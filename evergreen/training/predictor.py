@@ -1,7 +1,7 @@
 """A finished model, ready to score: cells in, probabilities out.
 
-The same preprocessing and network code as in training, loaded from an artifact whose bytes were verified; no pickle anywhere.
-Called by serving, by evaluation, and by MLflow, which finds `_load_pyfunc` by this module's name.
+The same preprocessing and network code as in training, loaded from an artifact whose bytes were verified; no pickle
+anywhere. Called by serving, by evaluation, and by MLflow, which finds `_load_pyfunc` by this module's name.
 """
 
 import json
@@ -47,7 +47,7 @@ def pack(description: ModelDescription, network: Network) -> dict[str, bytes]:
     """The files of an artifact by name: the same model gives the same bytes."""
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     return {
-        MODEL_FILE: json.dumps(description.model_dump(mode="json"), sort_keys=True).encode(),
+        MODEL_FILE: description.model_dump_json().encode(),
         WEIGHTS_FILE: safetensors.torch.save(weights),
     }
 

@@ -1,22 +1,26 @@
 """Cells → the numbers a network takes. The one recipe, used by training and by serving.
 
-Fitted on training rows only; its state is JSON and travels inside the model artifact. A numeric is mapped through its own
-empirical distribution onto a standard normal (scikit-learn's quantile transform, ties at their middle rank), missing becomes
-0 (the median) plus an indicator. A category is looked up in a vocabulary; rare, unseen and missing ones share place 0.
-Free of torch. To treat a new kind of column, add a state class here, and its encoding to `Encoder`.
+Fitted on training rows only; its state is JSON and travels inside the model artifact. A numeric is mapped through its
+own empirical distribution onto a standard normal (scikit-learn's quantile transform, ties at their middle rank),
+missing becomes 0 (the median) plus an indicator. A category is looked up in a vocabulary; rare, unseen and missing
+ones share place 0. Free of torch. To treat a new kind of column, add a state class here, and its encoding to
+`Encoder`.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
 from evergreen.types import Fact
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KNOTS = 256
 """Points kept of a numeric's distribution, at most."""
@@ -25,7 +29,7 @@ MIN_CATEGORY_ROWS = 10
 _EXTREME = 1e-3
 """Quantiles are clipped this far from 0 and 1, so the normalised range is about ±3.1."""
 
-Column = Sequence[Any] | NDArray[Any]
+Column: TypeAlias = "Sequence[Any] | NDArray[Any] | pd.Series[Any]"
 
 
 class NumericColumn(Fact):
@@ -234,7 +238,7 @@ class Encoder:
 def _numbers(name: str, values: Column) -> NDArray[np.float32]:
     try:
         if hasattr(values, "to_numpy"):  # a pandas column: its own missing marks become NaN
-            return values.to_numpy(dtype=np.float32, na_value=np.nan)  # type: ignore[no-any-return]
+            return values.to_numpy(dtype=np.float32, na_value=np.nan)
         return np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise DataError(

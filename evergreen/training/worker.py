@@ -1,7 +1,8 @@
 """One rank of a training job: from the training set's file to the artifact.
 
-Every rank reads, fits the preprocessing and trains; rank 0 alone speaks, writes checkpoints and, at the end, the model.
-Called by `launch.py` through elastic launch; any other launcher that sets RANK and WORLD_SIZE can call `run_rank` as well.
+Every rank reads, fits the preprocessing and trains; rank 0 alone speaks, writes checkpoints and, at the end, the
+model. Called by `launch.py` through elastic launch; any other launcher that sets RANK and WORLD_SIZE can call
+`run_rank` as well.
 """
 
 import json

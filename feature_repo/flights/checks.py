@@ -12,7 +12,7 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 ORIGINS = ("EWR", "JFK", "LGA")
-_UTC = pd.DatetimeTZDtype("us", "UTC")
+_UTC = "datetime64[us, UTC]"
 
 
 class Checked(NamedTuple):
@@ -39,7 +39,9 @@ def _reasons(failures: pd.DataFrame, rows: pd.DataFrame) -> "pd.Series[str]":
     """By row, the rules it broke; a failure of no row in particular is one of all rows."""
     named = failures["column"].fillna("").astype(str) + ": " + failures["check"].astype(str)
     whole = failures["index"].isna()
-    by_row = named[~whole].groupby(failures["index"][~whole].astype(int)).agg(lambda rules: "; ".join(sorted(set(rules))))
+    by_row = (
+        named[~whole].groupby(failures["index"][~whole].astype(int)).agg(lambda rules: "; ".join(sorted(set(rules))))
+    )
     if whole.any():
         refused = "; ".join(sorted(set(named[whole])))
         return pd.Series(refused, index=rows.index)
@@ -73,11 +75,16 @@ def _flight(**columns: pa.Column) -> dict[str, pa.Column]:
         "carrier": pa.Column(str, pa.Check.str_matches(r"^[0-9A-Z]{2}$", error="two letters or digits")),
         "flight": pa.Column(int, _within(1, 9999, "as a flight number")),
         "origin": pa.Column(str, pa.Check.isin(ORIGINS, error="EWR, JFK or LGA")),
-        "dest": pa.Column(str, [
-            pa.Check.str_matches(r"^[A-Z]{3}$", error="three letters"),
-            pa.Check.notin(ORIGINS, error="not a New York airport: no airline flies that hop"),
-        ]),
-        "tailnum": pa.Column(str, pa.Check.str_matches(r"^[0-9A-Z]{4,6}$", error="4 to 6 letters or digits"), nullable=True),
+        "dest": pa.Column(
+            str,
+            [
+                pa.Check.str_matches(r"^[A-Z]{3}$", error="three letters"),
+                pa.Check.notin(ORIGINS, error="not a New York airport: no airline flies that hop"),
+            ],
+        ),
+        "tailnum": pa.Column(
+            str, pa.Check.str_matches(r"^[0-9A-Z]{4,6}$", error="4 to 6 letters or digits"), nullable=True
+        ),
         "distance": pa.Column(int, _within(50, 6_000, "miles")),
         "scheduled_departure": _time(),
         "scheduled_arrival": _time(),
@@ -89,7 +96,9 @@ def _flight(**columns: pa.Column) -> dict[str, pa.Column]:
 _BLOCK = pa.Check(_one_day_block, error="scheduled to take between 15 minutes and 14 hours")
 
 SCHEMAS: dict[str, pa.DataFrameSchema] = {
-    "schedules": pa.DataFrameSchema(_flight(), checks=[_BLOCK], unique=["example_id"], report_duplicates="exclude_first"),
+    "schedules": pa.DataFrameSchema(
+        _flight(), checks=[_BLOCK], unique=["example_id"], report_duplicates="exclude_first"
+    ),
     "movements": pa.DataFrameSchema(
         _flight(
             kind=pa.Column(str, pa.Check.isin(["departure", "arrival", "cancellation", "diversion"])),

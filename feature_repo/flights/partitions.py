@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,12 +23,6 @@ def midnight(moment: datetime | date) -> datetime:
     """The start of the UTC day `moment` is in."""
     day = moment.astimezone(UTC).date() if isinstance(moment, datetime) else moment
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def days_between(first: datetime, last: datetime) -> list[date]:
-    """The UTC days from that of `first` to that of `last`, both included."""
-    start = midnight(first)
-    return [(start + timedelta(days=n)).date() for n in range((midnight(last) - start).days + 1)]
 
 
 def partition(folder: Path, day: date) -> Path:

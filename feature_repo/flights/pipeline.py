@@ -19,8 +19,14 @@ import pyarrow as pa
 from evergreen.errors import DataError
 from evergreen.types import Fact, Utc
 from feature_repo.flights import source
-from feature_repo.flights.partitions import days_between, in_utc, midnight, only_one, partitions, write_atomically
-from feature_repo.flights.partitions import write_partitions
+from feature_repo.flights.partitions import (
+    in_utc,
+    midnight,
+    only_one,
+    partitions,
+    write_atomically,
+    write_partitions,
+)
 
 FEATURE_TABLES = (
     "flights",
@@ -33,7 +39,9 @@ FEATURE_TABLES = (
     "aircraft",
 )
 _SQL = Path(__file__).parent / "sql"
-_LOOKBACK = timedelta(days=33)  # the longest rate covers 28 days of flights whose schedules came out up to 4 days before
+_LOOKBACK = timedelta(
+    days=33
+)  # the longest rate covers 28 days of flights whose schedules came out up to 4 days before
 _INSTANT = timedelta(microseconds=1)
 
 
@@ -81,7 +89,9 @@ def _arrive(data: Path, table: str, after: datetime | None, until: datetime) -> 
     checked = check(table, rows)
     days = sorted(set(rows["known_at"].dt.date))
     for folder, part in (("raw", checked.good), ("quarantine", checked.bad)):
-        write_partitions(data / folder / table, in_utc(pa.Table.from_pandas(part, preserve_index=False)), "known_at", days)
+        write_partitions(
+            data / folder / table, in_utc(pa.Table.from_pandas(part, preserve_index=False)), "known_at", days
+        )
     _report(data / "quarantine" / table, table, days, rows, checked.bad)
 
     new = [int((part["known_at"] > after).sum()) if after else len(part) for part in (rows, checked.good, checked.bad)]
@@ -141,7 +151,9 @@ def _load(connection: duckdb.DuckDBPyConnection, data: Path, start: datetime, as
         "reporting_lag": source.REPORTING_LAG,
     }
     for name, value in variables.items():
-        connection.execute(f"SET VARIABLE {name} = ?::{'INTERVAL' if isinstance(value, timedelta) else 'TIMESTAMP'}", [value])
+        connection.execute(
+            f"SET VARIABLE {name} = ?::{'INTERVAL' if isinstance(value, timedelta) else 'TIMESTAMP'}", [value]
+        )
     for table in source.TABLES:
         files = partitions(data / "raw" / table, None if table == "planes" else start - _LOOKBACK, as_of)
         files = files or partitions(data / "raw" / table)[:1]  # for its columns
@@ -163,17 +175,20 @@ def _build_table(
         f"SELECT * FROM {table} WHERE event_timestamp BETWEEN getvariable('window_start') AND getvariable('window_end') "
         "ORDER BY event_timestamp, 1, 2"
     ).to_arrow_table()
-    existing = [date.fromisoformat(path.stem.removeprefix("day=")) for path in partitions(data / "features" / table, start, as_of)]
+    existing = [
+        date.fromisoformat(path.stem.removeprefix("day="))
+        for path in partitions(data / "features" / table, start, as_of)
+    ]
     known = rows.column("event_timestamp").cast(pa.int64()).to_pandas().floordiv(86_400_000_000).unique()
     days = sorted({*existing, *(date(1970, 1, 1) + timedelta(days=int(n)) for n in known)})
     write_partitions(data / "features" / table, in_utc(rows), "event_timestamp", days)
-    return rows.num_rows
+    return len(rows)
 
 
 def _moment(data: Path, state: str) -> datetime | None:
-    path = data / f"{state}.json"
+    path = data / "state" / f"flights-{state}.json"
     return datetime.fromisoformat(json.loads(path.read_text())["as_of"]) if path.is_file() else None
 
 
 def _remember(data: Path, state: str, as_of: datetime) -> None:
-    write_atomically(data / f"{state}.json", json.dumps({"as_of": as_of.isoformat()}) + "\n")
+    write_atomically(data / "state" / f"flights-{state}.json", json.dumps({"as_of": as_of.isoformat()}) + "\n")

@@ -44,7 +44,8 @@ def known_between(data: Path, table: str, after: datetime | None, until: datetim
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         return connection.execute(
-            "SELECT * FROM read_parquet($path) WHERE known_at <= $until AND ($after IS NULL OR known_at > $after) ORDER BY known_at",
+            "SELECT * FROM read_parquet($path) WHERE known_at <= $until AND ($after IS NULL OR known_at > $after) "
+            "ORDER BY known_at",
             {"path": str(path), "after": after, "until": until},
         ).df()
 

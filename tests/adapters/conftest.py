@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from flights_history import features, history, source_folder
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.tables import Base, migrate, open_engine
+
+__all__ = ["features", "history", "source_folder"]  # fixtures made elsewhere
 
 POSTGRES_URL = os.environ.get("EVERGREEN_TEST_POSTGRES_URL", "postgresql://root@127.0.0.1:5432/test")
 

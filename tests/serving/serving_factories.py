@@ -19,6 +19,20 @@ from serving.metrics import Metrics
 from serving.scoring import prediction_id
 
 NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
+ORIGINS, DESTS, CARRIERS, TAILS = ["EWR", "JFK"], ["IAH", "LAX"], ["UA", "DL"], ["N14228", "N24211"]
+
+
+def a_flight(number: int = 0, **columns: Any) -> dict[str, Any]:
+    """A row of a request; the store knows all its keys."""
+    return {
+        "carrier": CARRIERS[number % 2],
+        "origin": ORIGINS[number % 2],
+        "dest": DESTS[number % 2],
+        "tailnum": TAILS[number % 2],
+        "scheduled_departure": f"2013-06-01T14:{number % 60:02d}:00Z",
+        "scheduled_arrival": f"2013-06-01T18:{number % 60:02d}:00Z",
+        "distance": 1_400,
+    } | columns
 
 
 def a_prediction(

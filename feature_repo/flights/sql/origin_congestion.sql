@@ -16,7 +16,7 @@ resolved AS (
     SELECT example_id, min(known_at) AS known_at FROM movements
     WHERE kind IN ('departure', 'cancellation') GROUP BY example_id
 ),
-waiting AS (  -- overdue from 15 minutes after the schedule until it is resolved, for a day moment most
+waiting AS (  -- overdue from 15 minutes after the schedule until it is resolved, for a day at most
     SELECT
         origin,
         greatest(scheduled_departure + INTERVAL 15 MINUTES, bounds.first) AS since,

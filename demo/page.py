@@ -1,0 +1,284 @@
+"""The demo's page: `reports/demo.json` as one self-contained HTML file that asks nobody for anything.
+
+Pure text from figures: no clock, no files but the style sheet beside this module. Called by `demo/story.py` at the end of
+a run. To show another part of the story, write a function that returns HTML and call it in `render`; what comes from the
+figures goes through `_text`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from demo.chart import Line, Mark, day, line_chart
+
+STYLE = Path(__file__).with_name("page.css")
+CHARTS = (
+    ("log_loss", "Log loss, lower is better", 2),
+    ("auc", "Area under the ROC curve, higher is better", 2),
+    ("calibration_gap", "Calibration gap: mean score minus the share that came true, best at 0", 2),
+)
+ACTIONS = {
+    "start": "released",
+    "advance": "share raised",
+    "promote": "promoted",
+    "roll_back": "rolled back",
+}
+LEGEND = (
+    ('<line class="line served" x1="0" x2="26" y1="7" y2="7"/>', "what served"),
+    ('<line class="line frozen" x1="0" x2="26" y1="7" y2="7"/>', "the first champion, had it stayed"),
+    ('<path class="alarm" d="M7 12L13 1L19 12Z"/>', "alarm"),
+    ('<circle class="challenger" cx="13" cy="7" r="5"/>', "a challenger's share changes"),
+    ('<circle class="champion" cx="13" cy="7" r="5"/>', "a champion takes over"),
+)
+
+
+def render(demo: Mapping[str, Any]) -> str:
+    """The whole page; `demo` is what `reports/demo.json` holds. Figures that are None are shown as a dash."""
+    span = f"{_date(demo['span']['start'])} to {_date(demo['span']['end'])}"
+    sections = (
+        f"<header><h1>{_text(demo['model'])}: what served, and the first champion had it stayed</h1>"
+        f'<p class="soft">{span}, played through the loop day by day. {_summary(demo["weeks"])}</p></header>',
+        _tiles(demo),
+        _charts(demo),
+        _weeks(demo["weeks"]),
+        _retrains(demo["retrains"]),
+        _releases(demo["releases"]),
+        _timings(demo["timings"]),
+        f"<footer>Made {_text(demo['generated_at'])}. Every figure stands in demo.json beside this page.</footer>",
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(demo['model'])}, {span}</title><style>{STYLE.read_text()}</style></head>"
+        f"<body><main>{''.join(sections)}</main></body></html>"
+    )
+
+
+def mean_log_losses(weeks: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Served and frozen over all weeks, weighted by their outcomes; None before there are any."""
+    known = [
+        (w["labelled"], w["served"]["log_loss"], w["frozen"]["log_loss"])
+        for w in weeks
+        if w["labelled"] and w["served"]["log_loss"] is not None and w["frozen"]["log_loss"] is not None
+    ]
+    rows = sum(labelled for labelled, _, _ in known)
+    if not rows:
+        return None
+    return sum(n * served for n, served, _ in known) / rows, sum(n * frozen for n, _, frozen in known) / rows
+
+
+def _summary(weeks: Sequence[Mapping[str, Any]]) -> str:
+    means = mean_log_losses(weeks)
+    if means is None:
+        return "No outcome is in yet."
+    served, frozen = means
+    change = (served - frozen) / frozen
+    side = "lower than" if change < 0 else "higher than"
+    return f"What served had a log loss {abs(change):.1%} {side} the first champion's on the same flights."
+
+
+def _tiles(demo: Mapping[str, Any]) -> str:
+    weeks = demo["weeks"]
+    means = mean_log_losses(weeks)
+    trained = [retrain["verdict"] for retrain in demo["retrains"] if retrain["version"] is not None]
+    tiles = [
+        (f"{sum(week['flights'] for week in weeks):,}", f"predictions in {len(weeks)} weeks"),
+        (_figure(means and means[0], 4), "log loss of what served"),
+        (_figure(means and means[1], 4), "log loss of the first champion"),
+        (str(sum(bool(week["alarms"]) for week in weeks)), "weeks with an alarm"),
+        (f"{trained.count('passed')} of {len(trained)}", "trained versions passed the gate"),
+    ]
+    if weeks:
+        tiles.append((f"version {weeks[-1]['serving']['champion']}", "serves at the end"))
+    return (
+        '<div class="tiles">'
+        + "".join(f'<div class="tile"><b>{b}</b><span>{s}</span></div>' for b, s in tiles)
+        + "</div>"
+    )
+
+
+def _charts(demo: Mapping[str, Any]) -> str:
+    weeks = [(_moment(week["start"]), _moment(week["end"])) for week in demo["weeks"]]
+    marks = [*_alarm_marks(demo["weeks"]), *_release_marks(demo["releases"])]
+    legend = "".join(f'<span><svg viewBox="0 0 26 14">{sign}</svg>{what}</span>' for sign, what in LEGEND)
+    cards = []
+    for key, title, digits in CHARTS:
+        lines = [Line(who, tuple(week[who][key] for week in demo["weeks"])) for who in ("served", "frozen")]
+        drawn = {
+            name: line_chart(title, weeks, lines, marks, width=width, height=height, digits=digits)
+            for name, width, height in (("wide", 1080, 280), ("narrow", 420, 270))
+        }
+        views = "".join(f'<div class="{name}">{svg}</div>' for name, svg in drawn.items())
+        cards.append(f'<div class="card"><h3>{title}</h3>{views}</div>')
+    return f'<h2>Week by week</h2><div class="legend">{legend}</div>{"".join(cards)}'
+
+
+def _alarm_marks(weeks: Sequence[Mapping[str, Any]]) -> list[Mark]:
+    return [
+        Mark(_moment(week["end"]), "alarm", "\n".join(f"alarm: {alarm['reason']}" for alarm in week["alarms"]))
+        for week in weeks
+        if week["alarms"]
+    ]
+
+
+def _release_marks(releases: Sequence[Mapping[str, Any]]) -> list[Mark]:
+    marks = []
+    for before, now in pairwise([None, *releases]):
+        assert now is not None
+        title = f"{_date(now['at'])}: {_action(now)}; {now['reason']}"
+        if before is None or before["champion"] != now["champion"]:
+            marks.append(Mark(_moment(now["at"]), "champion", title, f"v{now['champion']}"))
+        else:
+            marks.append(Mark(_moment(now["at"]), "challenger", title))
+    return marks
+
+
+def _action(release: Mapping[str, Any]) -> str:
+    action = ACTIONS.get(release["action"], release["action"])
+    if release["challenger"] is None:
+        return f"{action}, version {release['champion']} is champion"
+    return f"{action}, version {release['challenger']} takes {release['share']:.0%}"
+
+
+def _weeks(weeks: Sequence[Mapping[str, Any]]) -> str:
+    head = (
+        '<tr><th rowspan="2">week</th><th rowspan="2">from</th><th rowspan="2" class="n">flights</th>'
+        '<th colspan="2" class="c">log loss</th><th colspan="2" class="c">AUC</th>'
+        '<th rowspan="2">alarms, and why</th><th rowspan="2">retrains</th><th rowspan="2">serves now</th></tr>'
+        '<tr><th class="n">served</th><th class="n">frozen</th><th class="n">served</th><th class="n">frozen</th></tr>'
+    )
+    rows = "".join(_week(week) for week in weeks)
+    return (
+        '<h2>Every week</h2><div class="card scroll"><table class="weeks">'
+        f"<thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _week(week: Mapping[str, Any]) -> str:
+    served, frozen = week["served"], week["frozen"]
+    alarms = _paragraphs(alarm["reason"] for alarm in week["alarms"])
+    retrains = _paragraphs_html(
+        f'<span class="nowrap">{_badge(r["verdict"])} {_version(r["version"])}</span>'
+        f"<br><small>{_text(r['cause'])}: {_text(r['reason'])}</small>"
+        for r in week["retrains"]
+    )
+    now = week["serving"]
+    challenger = f"<br><small>version {now['challenger']} at {now['share']:.0%}</small>" if now["challenger"] else ""
+    return (
+        f"<tr{' class=alarmed' if week['alarms'] else ''}><td>{week['week']}</td>"
+        f'<td class="nowrap">{day(_moment(week["start"]))}</td><td class="n">{week["flights"]:,}</td>'
+        f"{_pair(served['log_loss'], frozen['log_loss'], 4, low_is_better=True)}"
+        f"{_pair(served['auc'], frozen['auc'], 3, low_is_better=False)}"
+        f'<td>{alarms}</td><td>{retrains}</td><td class="nowrap">version {now["champion"]}{challenger}</td></tr>'
+    )
+
+
+def _pair(served: float | None, frozen: float | None, digits: int, *, low_is_better: bool) -> str:
+    shown = [_figure(value, digits) for value in (served, frozen)]
+    classes = ["n", "n"]
+    if served is not None and frozen is not None and shown[0] != shown[1]:
+        classes[(served < frozen) != low_is_better] += " better"
+    return "".join(f'<td class="{name}">{value}</td>' for name, value in zip(classes, shown, strict=True))
+
+
+def _retrains(retrains: Sequence[Mapping[str, Any]]) -> str:
+    cards = "".join(_retrain(retrain) for retrain in retrains) or '<p class="soft">Nothing was trained.</p>'
+    return f"<h2>Retrains and their gates</h2>{cards}"
+
+
+def _retrain(retrain: Mapping[str, Any]) -> str:
+    facts = [
+        ("episode", _text(retrain["episode"])),
+        ("started by", _text(retrain["via"])),
+        ("flow run", _text(retrain["flow_run_id"])),
+        ("candidate", _pair_of_figures(retrain["candidate"])),
+        ("champion", _pair_of_figures(retrain["champion"])),
+        ("reasons", _paragraphs(retrain["reasons"])),
+    ]
+    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
+    return (
+        f"<details><summary><b>{_date(retrain['as_of'])}</b>{_badge(retrain['verdict'])}"
+        f"<span>{_version(retrain['version'])}</span>"
+        f'<span class="soft">cause: {_text(retrain["cause"])}, started by: {_text(retrain["via"])}</span>'
+        f'<span class="push">{retrain["seconds"]:.1f} s</span></summary>'
+        f'<div class="inside"><dl class="facts">{listed}</dl>{_checks(retrain["checks"])}</div></details>'
+    )
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    if not checks:
+        return '<p class="soft">No candidate came to the gate.</p>'
+    rows = "".join(
+        f"<tr><td>{_badge('passed' if check['passed'] else 'refused')}</td><td>{_text(check['name'])}</td>"
+        f'<td class="n">{check["figure"]:,.4g}</td><td>{_text(check["rule"])}</td><td>{_text(check["reason"])}</td></tr>'
+        for check in checks
+    )
+    head = '<tr><th></th><th>check</th><th class="n">figure</th><th>rule</th><th>reason</th></tr>'
+    return f'<div class="scroll"><table class="plain"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+
+
+def _releases(releases: Sequence[Mapping[str, Any]]) -> str:
+    rows = "".join(
+        f'<tr><td class="nowrap">{_date(r["at"])}</td><td class="n">{r["revision"]}</td><td>{_text(_action(r))}</td>'
+        f"<td>{_text(r['reason'])}</td></tr>"
+        for r in releases
+    )
+    head = '<tr><th>at</th><th class="n">revision</th><th>change</th><th>reason</th></tr>'
+    return (
+        '<h2>The journal of releases</h2><div class="card scroll"><table class="plain">'
+        f"<thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _timings(timings: Mapping[str, float]) -> str:
+    stages = {name: seconds for name, seconds in timings.items() if name != "total"}
+    longest = max(stages.values(), default=0.0) or 1.0
+    bars = "".join(
+        f'<span>{_text(name.replace("_", " "))}</span><i style="width:{100 * seconds / longest:.1f}%"></i>'
+        f'<span class="n">{seconds:.1f} s</span>'
+        for name, seconds in sorted(stages.items(), key=lambda stage: -stage[1])
+    )
+    total = f", {timings['total']:.0f} s in all" if "total" in timings else ""
+    return f'<h2>Where the time went{total}</h2><div class="card bars">{bars}</div>'
+
+
+def _badge(verdict: str) -> str:
+    return f'<span class="badge {_text(verdict)}">{_text(verdict)}</span>'
+
+
+def _version(version: int | None) -> str:
+    return f"version {version}" if version is not None else "no version"
+
+
+def _pair_of_figures(figures: Mapping[str, float] | None) -> str:
+    if figures is None:
+        return "—"
+    return f"log loss {_figure(figures['log_loss'], 4)}, AUC {_figure(figures['auc'], 3)}"
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "—" if value is None else f"{value:.{digits}f}"
+
+
+def _paragraphs(lines: Iterable[str]) -> str:
+    return _paragraphs_html(_text(line) for line in lines)
+
+
+def _paragraphs_html(lines: Iterable[str]) -> str:
+    return "".join(f"<p>{line}</p>" for line in lines) or "—"
+
+
+def _moment(iso: str) -> datetime:
+    return datetime.fromisoformat(iso)
+
+
+def _date(iso: str) -> str:
+    moment = _moment(iso)
+    return f"{day(moment)} {moment.year}"
+
+
+def _text(value: object) -> str:
+    return escape(str(value))

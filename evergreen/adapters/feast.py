@@ -1,0 +1,269 @@
+"""Feast, as the rest of Evergreen sees it: register, join as of a moment, refresh the online store, look up.
+
+Feast does not look at the age of what it reads online (feast-dev/feast#6821) and would compute on-demand features from
+values nobody may use. So `online` reads the stored views in one call, drops what is older than its view's TTL at
+`as_of` or newer than `as_of`, and only then computes the on-demand views, with the very function that Feast runs
+offline. Not here: how feature tables are made (`feature_repo/DOMAIN/pipeline.py`) and the point-in-time join itself
+(`asof_store.py`). Called by tasks, through `evergreen.wiring`, and by serving. To use another online store, add its
+block to `_online_store`.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from string import Template
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+from feast import Entity, FeatureService, FeatureStore, FeatureView, OnDemandFeatureView, Project, RepoConfig
+from feast.errors import FeatureServiceNotFoundException
+from feast.types import String, UnixTimestamp
+
+from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
+from evergreen.settings import Settings
+
+_BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
+_DEFINED = (Project, Entity, FeatureView, OnDemandFeatureView, FeatureService)
+Kind = Literal["numeric", "categorical"]
+
+
+@dataclass(frozen=True)
+class OnlineFeatures:
+    """What may be used of what the online store holds, for n asked rows."""
+
+    columns: dict[str, list[Any]]
+    """Feature → n values, in the service's order; a missing one is None."""
+    stale: list[tuple[str, ...]]
+    """A row: the views whose value was missing, older than the TTL or from after `as_of`, and so not used."""
+    unknown: list[bool]
+    """A row: whether it names an entity that no view has ever seen."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One stored view that a service reads."""
+
+    name: str
+    keys: tuple[str, ...]
+    features: tuple[str, ...]
+    ttl_seconds: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a service is answered; made once a process."""
+
+    stored: tuple[_Stored, ...]
+    on_demand: tuple[OnDemandFeatureView, ...]
+    request: dict[str, Any]
+    """Column of the request → its Feast type."""
+    features: dict[str, Kind]
+
+    @property
+    def keys(self) -> list[str]:
+        """Entity keys, each once."""
+        return list(dict.fromkeys(key for view in self.stored for key in view.keys))
+
+
+class Features:
+    """One installation's feature store."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open the store that `feature_repo/feature_store.yaml` describes; raises `ConfigurationError` if it is wrong."""
+        self._repo = settings.feature_repo
+        settings.home.mkdir(parents=True, exist_ok=True)
+        self._store = FeatureStore(config=_configuration(settings))
+        self._plans: dict[str, _Plan] = {}
+
+    def apply(self) -> None:
+        """Register what every domain's `definitions.py` defines. Doing it again changes nothing."""
+        found: list[Any] = []
+        for path in sorted(self._repo.glob("*/definitions.py")):
+            module = importlib.import_module(f"{self._repo.name}.{path.parent.name}.definitions")
+            found.extend(value for value in vars(module).values() if isinstance(value, _DEFINED))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # "on-demand views are experimental"
+            self._store.apply(found)
+        self._plans.clear()
+
+    def inputs(self, service: str, entity_features: Sequence[str]) -> dict[str, Kind]:
+        """Model inputs in column order: the service's features, then `entity_features` as categories.
+
+        Raises `FeatureServiceMissing` with the services there are.
+        """
+        return {**self._plan(service).features, **dict.fromkeys(entity_features, "categorical")}
+
+    def needs(self, service: str) -> dict[str, str]:
+        """Columns a row must bring to be looked up: entity keys as `key`, request columns by Feast's name of their type."""
+        plan = self._plan(service)
+        return dict.fromkeys(plan.keys, "key") | {name: str(dtype) for name, dtype in plan.request.items()}
+
+    def historical(self, service: str, examples: pd.DataFrame) -> pd.DataFrame:
+        """`examples` with the service's features as known at each row's `event_timestamp`: same rows, same order.
+
+        `examples` needs the entity keys, the request's columns and `event_timestamp`; numeric features are float64 with
+        NaN where missing. Raises `DataError` when a column is not there.
+        """
+        plan = self._plan(service)
+        asked = list(dict.fromkeys([*plan.keys, *plan.request, "event_timestamp"]))
+        _require(asked, examples.columns, service)
+        definition = self._store.get_feature_service(service)
+        joined = self._store.get_historical_features(examples[asked], definition).to_df()
+        features = {
+            name: joined[name].astype("float64" if kind == "numeric" else "object").to_numpy()
+            for name, kind in plan.features.items()
+        }
+        kept = examples.reset_index(drop=True).drop(columns=[name for name in features if name in examples])
+        return pd.concat([kept, pd.DataFrame(features)], axis=1)
+
+    def materialize(self, as_of: datetime) -> None:
+        """Bring the online store up to `as_of`: everything the first time, then what became known since.
+
+        A view that is already there or further is left alone: an online store does not go back in time.
+        """
+        ends = {view.name: view.most_recent_end_time for view in self._store.list_feature_views()}
+        first = [name for name, end in ends.items() if end is None]
+        behind = [name for name, end in ends.items() if end is not None and _aware(end) < as_of]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # bars and banners
+            if first:  # materialize_incremental would start at the wall clock's now minus the TTL
+                self._store.materialize(_BEGINNING, as_of, feature_views=first)
+            if behind:
+                self._store.materialize_incremental(as_of, feature_views=behind)
+
+    def online(self, service: str, rows: Mapping[str, Sequence[Any]], as_of: datetime) -> OnlineFeatures:
+        """Look the rows up as of a moment, in one read; see `OnlineFeatures`.
+
+        `rows` holds the entity keys and the request's columns as lists of one length; times are datetimes or ISO 8601.
+        Raises `DataError` naming a column that is missing or a value that cannot be read.
+        """
+        plan = self._plan(service)
+        _require([*plan.keys, *plan.request], rows, service)
+        count = len(next(iter(rows.values())))
+        columns, stale, seen = self._read(plan, rows, count, as_of.timestamp())
+        inputs = columns | {name: _values(name, rows[name], kind) for name, kind in plan.request.items()}
+        for view in plan.on_demand:
+            computed = view.transform_dict(inputs)
+            columns |= {field.name: computed[field.name] for field in view.features}
+        return OnlineFeatures(
+            columns={name: _without_nan(columns[name]) for name in plan.features},
+            stale=[tuple(views) for views in stale],
+            unknown=[not all(seen[key][row] for key in plan.keys) for row in range(count)],
+        )
+
+    def _read(
+        self, plan: _Plan, rows: Mapping[str, Sequence[Any]], count: int, now: float
+    ) -> tuple[dict[str, list[Any]], list[list[str]], dict[str, list[bool]]]:
+        """Stored features with the unusable ones as None; by row the views that were; by key and row if it was ever seen."""
+        # An empty key is in no table, so a missing one finds nothing.
+        keys = {key: ["" if value is None else value for value in rows[key]] for key in plan.keys}
+        refs = [f"{view.name}:{feature}" for view in plan.stored for feature in view.features]
+        answer = self._store.get_online_features(refs, keys).to_dict(include_event_timestamps=True)
+        columns: dict[str, list[Any]] = {}
+        stale: list[list[str]] = [[] for _ in range(count)]
+        seen = {key: [False] * count for key in plan.keys}
+        for view in plan.stored:
+            times = answer[f"{view.features[0]}__ts"]
+            usable = [0 < time <= now <= time + view.ttl_seconds for time in times]
+            for feature in view.features:
+                columns[feature] = [v if use else None for v, use in zip(answer[feature], usable, strict=True)]
+            for row, (time, use) in enumerate(zip(times, usable, strict=True)):
+                if not use:
+                    stale[row].append(view.name)
+                if time > 0:
+                    for key in view.keys:
+                        seen[key][row] = True
+        return columns, stale, seen
+
+    def _plan(self, service: str) -> _Plan:
+        if service not in self._plans:
+            try:
+                definition = self._store.get_feature_service(service)
+            except FeatureServiceNotFoundException:
+                known = sorted(each.name for each in self._store.list_feature_services())
+                raise FeatureServiceMissing(
+                    f"no feature service {service!r} in the registry; known services: {known}. Define it in "
+                    "feature_repo/DOMAIN/definitions.py and apply, or correct [data].feature_service in the model's file."
+                ) from None
+            self._plans[service] = self._make_plan(definition)
+        return self._plans[service]
+
+    def _make_plan(self, service: FeatureService) -> _Plan:
+        views = {view.name: view for view in self._store.list_feature_views()}
+        wanted: dict[str, list[str]] = {}
+        on_demand = []
+        for projection in service.feature_view_projections:
+            if projection.name in views:
+                wanted.setdefault(projection.name, []).extend(field.name for field in projection.features)
+            else:
+                on_demand.append(self._store.get_on_demand_feature_view(projection.name))
+        for view in on_demand:  # what it is computed from is read too, though it is no feature of the model
+            for source in view.source_feature_view_projections.values():
+                wanted.setdefault(source.name, []).extend(field.name for field in source.features)
+        stored = (_stored(views[name], features) for name, features in wanted.items())
+        fields = [field for projection in service.feature_view_projections for field in projection.features]
+        request = {
+            field.name: field.dtype
+            for view in on_demand
+            for source in view.source_request_sources.values()
+            for field in source.schema
+        }
+        kinds: dict[str, Kind] = {f.name: "categorical" if f.dtype == String else "numeric" for f in fields}
+        return _Plan(stored=tuple(stored), on_demand=tuple(on_demand), request=request, features=kinds)
+
+
+def _stored(view: FeatureView, features: Sequence[str]) -> _Stored:
+    return _Stored(
+        name=view.name,
+        keys=tuple(entity.name for entity in view.entity_columns),
+        features=tuple(dict.fromkeys(features)),
+        ttl_seconds=view.ttl.total_seconds() if view.ttl and view.ttl > timedelta(0) else float("inf"),
+    )
+
+
+def _configuration(settings: Settings) -> RepoConfig:
+    path = settings.feature_repo / "feature_store.yaml"
+    if not path.is_file():
+        raise ConfigurationError(f"there is no {path}; set EVERGREEN_FEATURE_REPO to the folder that holds it")
+    variables = {
+        "EVERGREEN_DATA": json.dumps(str(settings.data.absolute())),
+        "EVERGREEN_REGISTRY": json.dumps(settings.feast_registry),
+        "EVERGREEN_ONLINE": json.dumps(_online_store(settings)),
+    }
+    described = yaml.safe_load(Template(path.read_text()).safe_substitute(variables))
+    return RepoConfig(**described, repo_path=Path(settings.feature_repo))
+
+
+def _online_store(settings: Settings) -> dict[str, str]:
+    if settings.online_store == "redis":
+        return {"type": "redis", "connection_string": settings.redis_url}
+    return {"type": "sqlite", "path": str((settings.home / "online.db").absolute())}
+
+
+def _require(names: Sequence[str], have: Any, service: str) -> None:
+    missing = [name for name in names if name not in have]
+    if missing:
+        raise DataError(f"feature service {service!r} needs the columns {missing}, which are not in the rows; add them")
+
+
+def _values(name: str, values: Sequence[Any], kind: Any) -> list[Any]:
+    try:
+        if kind == UnixTimestamp:
+            return [_aware(datetime.fromisoformat(v) if isinstance(v, str) else v) for v in values]
+        return [str(v) if kind == String else float(v) for v in values]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"request column {name!r} holds a value that is not a {kind}: {error}; correct it") from error
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _without_nan(values: Sequence[Any]) -> list[Any]:
+    return [None if value is None or value != value else value for value in values]

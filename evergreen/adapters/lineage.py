@@ -1,0 +1,109 @@
+"""What a registered version's record says of where it came from (law 7): plain dicts, no MLflow.
+
+From these one finds the data, the spec, the code, the seed, the library versions, who asked and what the gate said.
+Called by `mlflow.py` alone. To record more, add a key here.
+"""
+
+import importlib.metadata
+import platform
+import re
+from collections.abc import Mapping
+
+import orjson
+
+from evergreen.spec import ModelSpec
+from evergreen.types import Cause, Evaluation, GateDecision, TrainedModel
+
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "scikit-learn",
+    "duckdb",
+    "feast",
+    "mlflow",
+    "pydantic",
+)
+"""Whose versions can change a model."""
+NEEDED_TO_SCORE = ("torch", "numpy", "pandas", "safetensors", "pydantic")
+"""What an environment must hold to load a registered model, beside Evergreen itself at its code revision."""
+
+
+def version_tags(candidate: TrainedModel, decision: GateDecision) -> dict[str, str]:
+    """What identifies a version and its verdict; enough to decide whether it may be served."""
+    return {
+        "evergreen.artifact": candidate.digest,
+        "evergreen.gate": "passed" if decision.passed else "refused",
+        "evergreen.reasons": orjson.dumps(decision.reasons).decode(),
+    }
+
+
+def run_tags(
+    candidate: TrainedModel, decision: GateDecision, cause: Cause, spec: ModelSpec, tags: Mapping[str, str]
+) -> dict[str, str]:
+    """Everything law 7 asks for, and the caller's own tags."""
+    data = candidate.training_set
+    return {
+        **version_tags(candidate, decision),
+        "evergreen.model": spec.name,
+        "evergreen.owner": spec.model.owner,
+        "evergreen.cause": cause.value,
+        "evergreen.as_of": data.as_of.isoformat(),
+        "evergreen.data_digest": data.digest,
+        "evergreen.data_uri": data.uri,
+        "evergreen.feature_service": data.feature_service,
+        "evergreen.spec_digest": candidate.spec_digest,
+        "evergreen.code_revision": candidate.code_revision,
+        "evergreen.seed": str(candidate.seed),
+        "evergreen.versions": orjson.dumps(library_versions()).decode(),
+        **tags,
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Python's and those of `LIBRARIES`."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+
+
+def requirements() -> list[str]:
+    """Pins of `NEEDED_TO_SCORE`, without a build's local suffix, which no index serves."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in NEEDED_TO_SCORE]
+
+
+def params(candidate: TrainedModel, spec: ModelSpec) -> dict[str, str]:
+    """What was chosen before training: the spec's `[train]` table, the rows and the ranks."""
+    data = candidate.training_set
+    chosen = {f"train.{key}": str(value) for key, value in spec.train.model_dump(mode="json").items()}
+    return chosen | {
+        "rows": str(data.rows - data.holdout_rows),
+        "holdout_rows": str(data.holdout_rows),
+        "features": str(len(data.features)),
+        "window": str(data.window),
+        "holdout": str(data.holdout),
+        "ranks": str(candidate.ranks),
+        "seed": str(candidate.seed),
+    }
+
+
+def figures(candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None) -> dict[str, float]:
+    """What came out: the holdout, whole and by slice, and the champion's on the same rows."""
+    found = {f"holdout/{name}": value for name, value in evaluation.overall.figures.items()}
+    if champion is not None:
+        found |= {f"champion/{name}": value for name, value in champion.overall.figures.items()}
+    for name, scores in evaluation.slices.items():
+        column, _, value = name.partition("=")
+        where = re.sub(r"[^\w.\- ]", "_", f"{column}.{value}")
+        found |= {f"slice/{where}/log_loss": scores["log_loss"]}
+    return found | {"training/seconds": candidate.seconds, "training/steps": float(candidate.steps)}
+
+
+def curve(candidate: TrainedModel) -> list[tuple[str, int, float]]:
+    """The training curve as (name, step, value)."""
+    return [
+        (f"training/{name}", int(row["step"]), value)
+        for row in candidate.curve
+        for name, value in row.items()
+        if name != "step"
+    ]

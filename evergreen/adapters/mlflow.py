@@ -1,0 +1,335 @@
+"""MLflow: every candidate's run and version, refused ones too, and what it takes to tell its story again (law 7).
+
+The only module that imports MLflow. Nothing here uses its process-wide state (active run, tracking URI), so any thread
+may call it. `register` may die after any of its calls and be run again: it finds what it had made by the artifact's
+digest. Which version serves stands in Evergreen's `releases` table; the aliases here mirror it.
+Called by tasks and by serving. What a run records is said in `lineage.py`.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import orjson
+from pydantic import BaseModel
+from sqlalchemy import make_url
+
+# MLflow reads these when it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+import mlflow.artifacts
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+
+from evergreen.adapters import lineage
+from evergreen.adapters.tables import alone
+from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
+from evergreen.settings import Settings
+from evergreen.spec import ModelSpec
+from evergreen.training.artifact import artifact_digest
+from evergreen.types import Cause, Digest, Evaluation, GateDecision, ModelVersion, Release, TrainedModel, TrainingSet
+
+LOADER = "evergreen.training.predictor"
+"""Its `_load_pyfunc` turns an artifact folder into a model; no pickle is written or read."""
+METRICS_A_CALL = 1_000
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class ModelRegistry:
+    """Runs, versions, artifacts and aliases, in an MLflow server or in process over its database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._uri = settings.tracking_uri
+        self._client = _open(self._uri)
+
+    def register(
+        self,
+        candidate: TrainedModel,
+        evaluation: Evaluation,
+        champion: Evaluation | None,
+        decision: GateDecision,
+        cause: Cause,
+        spec: ModelSpec,
+        tags: Mapping[str, str],
+    ) -> ModelVersion:
+        """Record a judged candidate as a version, passed or refused; the same artifact again is the same version.
+
+        Raises `ArtifactError` when the candidate's files are not those that were judged.
+        """
+        _require_digest(Path(candidate.uri), candidate.digest)
+        experiment = self._experiment(spec.name)
+        known = self._find_version(spec.name, candidate.digest)
+        if known is not None:
+            return known
+        run_tags = lineage.run_tags(candidate, decision, cause, spec, tags)
+        run_id = self._find_run(experiment, candidate.digest) or self._start_run(experiment, run_tags)
+        self._log_figures(run_id, candidate, evaluation, champion, spec)
+        self._log_records(
+            run_id,
+            {
+                "training_set": candidate.training_set,
+                "candidate": candidate,
+                "evaluation": evaluation,
+                "champion_evaluation": champion,
+                "gate": decision,
+                "spec": spec,
+            },
+        )
+        model = self._log_model(experiment, run_id, candidate, spec)
+        self._client.set_terminated(run_id)  # before the version: once that exists, nothing is left to do
+        version = self._client.create_model_version(
+            spec.name,
+            source=model.artifact_location,  # models:/ID would be looked up where MLflow's global URI points
+            run_id=run_id,
+            model_id=model.model_id,
+            tags=lineage.version_tags(candidate, decision) | {"evergreen.cause": cause.value},
+            description="passed the gate" if decision.passed else "refused: " + "; ".join(decision.reasons),
+        )
+        return _version(version)
+
+    def version(self, model: str, number: int) -> ModelVersion:
+        """One registered version. Raises `UnknownModel` when there is none, `ArtifactError` when it was never judged."""
+        try:
+            return _version(self._client.get_model_version(model, str(number)))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise UnknownModel(
+                f"the registry holds no version {number} of {model!r}. Run `retrain`, or name a version it holds."
+            ) from error
+
+    def fetch(self, version: ModelVersion, into: Path) -> Path:
+        """The version's artifact as a local folder under `into`, whole and verified; fetched once, then found there.
+
+        Raises `ArtifactError` when the registry's bytes are not those that were judged.
+        """
+        target = into / version.artifact.removeprefix("sha256:")
+        if target.is_dir():
+            try:
+                return _require_digest(target, version.artifact)
+            except ArtifactError:
+                shutil.rmtree(target)  # a copy of ours that somebody touched: fetch it again
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=into, prefix=".fetching-") as scratch:
+            fetched = self._download_model(version, scratch)
+            _require_digest(fetched, version.artifact)
+            try:
+                fetched.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise  # else: another process was first, with the same bytes
+        return _require_digest(target, version.artifact)
+
+    def training_set(self, version: ModelVersion) -> TrainingSet:
+        """What the version was trained and judged on."""
+        return self._read(version.run_id, "training_set", TrainingSet)
+
+    def evaluation(self, version: ModelVersion) -> Evaluation:
+        """Its figures at its gate."""
+        return self._read(version.run_id, "evaluation", Evaluation)
+
+    def judgement(self, version: ModelVersion) -> tuple[Evaluation, Evaluation | None, GateDecision]:
+        """Its figures, the champion's on the same rows (None: there was none), and the gate's checks."""
+        names = {file.path for file in self._client.list_artifacts(version.run_id)}
+        champion = None
+        if "champion_evaluation.json" in names:
+            champion = self._read(version.run_id, "champion_evaluation", Evaluation)
+        return self.evaluation(version), champion, self._read(version.run_id, "gate", GateDecision)
+
+    def mirror(self, release: Release) -> None:
+        """Make the aliases champion, challenger and previous say what the release says."""
+        model = self._client.get_registered_model(release.model)
+        for alias in ("champion", "challenger", "previous"):
+            number, shown = getattr(release, alias), model.aliases.get(alias)
+            if number is None and shown is not None:
+                self._client.delete_registered_model_alias(release.model, alias)
+            elif number is not None and str(shown) != str(number):
+                self._client.set_registered_model_alias(release.model, alias, str(number))
+
+    def log_file(self, run_id: str, path: Path | str, folder: str) -> str:
+        """Keep a file with a run; returns the address of its page. The same name again replaces it."""
+        self._client.log_artifact(run_id, str(path), folder)
+        return f"{self.run_url(run_id)}/artifacts/{quote(folder)}/{quote(Path(path).name)}"
+
+    def run_url(self, run_id: str) -> str:
+        """The address of a run's page."""
+        experiment = self._client.get_run(run_id).info.experiment_id
+        return f"{self._settings.mlflow_ui_url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+    def _experiment(self, model: str) -> str:
+        """The experiment and the registered model of that name, made where missing."""
+        _ignore_existing(lambda: self._client.create_registered_model(model))
+        found = self._client.get_experiment_by_name(model)
+        if found is None:
+            # Without a server nobody else says where files go.
+            local = None if self._uri.startswith("http") else (self._settings.home / "mlartifacts").resolve().as_uri()
+            _ignore_existing(lambda: self._client.create_experiment(model, artifact_location=local))
+            found = self._client.get_experiment_by_name(model)
+        assert found is not None
+        return str(found.experiment_id)
+
+    def _find_version(self, model: str, artifact: Digest) -> ModelVersion | None:
+        found = self._client.search_model_versions(f"name = '{model}' and tags.`evergreen.artifact` = '{artifact}'")
+        return min((_version(version) for version in found), key=lambda version: version.version, default=None)
+
+    def _find_run(self, experiment: str, artifact: Digest) -> str | None:
+        mine = f"tags.`evergreen.artifact` = '{artifact}'"
+        found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"], max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _start_run(self, experiment: str, tags: Mapping[str, str]) -> str:
+        name = f"{tags['evergreen.model']} as of {tags['evergreen.as_of'][:10]}"
+        return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
+
+    def _log_figures(
+        self, run_id: str, candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None, spec: ModelSpec
+    ) -> None:
+        started = self._client.get_run(run_id).info.start_time  # the same moment again is the same point, not another
+        points = [(name, 0, value) for name, value in lineage.figures(candidate, evaluation, champion).items()]
+        metrics = [Metric(name, value, started, step) for name, step, value in points + lineage.curve(candidate)]
+        params = [Param(name, value) for name, value in lineage.params(candidate, spec).items()]
+        self._client.log_batch(run_id, params=params)
+        for start in range(0, len(metrics), METRICS_A_CALL):
+            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])
+
+    def _log_records(self, run_id: str, records: Mapping[str, BaseModel | None]) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, record in records.items():
+                if record is not None:
+                    content = orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+                    (Path(scratch) / f"{name}.json").write_bytes(content)
+            self._client.log_artifacts(run_id, scratch)
+
+    def _log_model(self, experiment: str, run_id: str, candidate: TrainedModel, spec: ModelSpec) -> LoggedModel:
+        """An MLflow model of the candidate's files, linked to its run."""
+        mine = f"tags.`evergreen.artifact` = '{candidate.digest}'"
+        found = self._client.search_logged_models([experiment], filter_string=mine)
+        model = (
+            found[0]
+            if found
+            else self._client.create_logged_model(
+                experiment,
+                name=spec.name,
+                source_run_id=run_id,
+                tags={"evergreen.artifact": candidate.digest},
+                model_type=spec.model.task,
+            )
+        )
+        if model.status != "READY":
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch) / "model"
+                _save_model(folder, run_id, model.model_id, candidate)
+                self._client.log_model_artifacts(model.model_id, str(folder))
+            self._client.finalize_logged_model(model.model_id, "READY")
+        outputs = self._client.get_run(run_id).outputs
+        if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=candidate.steps)])
+        return model
+
+    def _download_model(self, version: ModelVersion, scratch: str) -> Path:
+        try:
+            # Not by version.uri: that is looked up where MLflow's global URI points.
+            where = self._client.get_model_version_download_uri(version.model, str(version.version))
+            folder = mlflow.artifacts.download_artifacts(where, dst_path=scratch, tracking_uri=self._uri)
+            data = Model.load(folder).flavors["python_function"]["data"]
+        except (MlflowException, OSError, KeyError) as error:
+            raise ArtifactError(
+                f"the artifact of {version.uri} cannot be fetched from {self._uri.partition('@')[2] or self._uri}: {error}"
+            ) from error
+        return Path(folder) / str(data)
+
+    def _read(self, run_id: str, name: str, kind: type[Record]) -> Record:
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                path = self._client.download_artifacts(run_id, f"{name}.json", scratch)
+                return kind.model_validate_json(Path(path).read_bytes())
+            except (MlflowException, OSError, ValueError) as error:
+                raise ArtifactError(
+                    f"run {run_id} has no readable {name}.json, so it was not written by `retrain`: {error}"
+                ) from error
+
+
+def _open(uri: str) -> MlflowClient:
+    if uri.startswith("file:") or "://" not in uri:
+        raise ConfigurationError(
+            f"EVERGREEN_MLFLOW_TRACKING_URI is {uri!r}; MLflow no longer keeps runs in plain files. "
+            "Use sqlite:///FILE, a Postgres URL, or a server's http:// address."
+        )
+    with _first_use(uri):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def _first_use(uri: str) -> Iterator[None]:
+    """MLflow makes its tables when first opened, and two processes that do so at once on one file break each other."""
+    database = make_url(uri).database if uri.startswith("sqlite") else None
+    if database is None:
+        yield
+        return
+    Path(database).parent.mkdir(parents=True, exist_ok=True)
+    with alone(database):
+        yield
+
+
+def _save_model(folder: Path, run_id: str, model_id: str, candidate: TrainedModel) -> None:
+    kinds = {"numeric": DataType.double, "categorical": DataType.string}
+    inputs = [ColSpec(kinds[kind], name, required=False) for name, kind in candidate.training_set.features.items()]
+    signature = ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.double)]))
+    mlflow.pyfunc.save_model(
+        str(folder),
+        loader_module=LOADER,
+        data_path=candidate.uri,
+        mlflow_model=Model(run_id=run_id, model_id=model_id, signature=signature),
+        pip_requirements=lineage.requirements(),  # inferring them takes MLflow eleven seconds
+    )
+
+
+def _version(found: Any) -> ModelVersion:
+    tags = found.tags
+    if "evergreen.artifact" not in tags:
+        raise ArtifactError(
+            f"version {found.version} of {found.name!r} was not registered by `retrain`: it has no digest and no verdict, "
+            "so it is never served. Register models through the gate."
+        )
+    return ModelVersion(
+        model=found.name,
+        version=int(found.version),
+        uri=f"models:/{found.name}/{found.version}",
+        run_id=found.run_id,
+        artifact=tags["evergreen.artifact"],
+        passed=tags["evergreen.gate"] == "passed",
+        reasons=tuple(orjson.loads(tags["evergreen.reasons"])),
+    )
+
+
+def _require_digest(folder: Path, expected: Digest) -> Path:
+    found = artifact_digest(folder)
+    if found != expected:
+        raise ArtifactError(
+            f"the artifact in {folder} has digest {found}, but {expected} was judged: its bytes changed since. "
+            "It is not used; train it again, or restore the registry's files."
+        )
+    return folder
+
+
+def _ignore_existing(create: Callable[[], object]) -> None:
+    """Somebody else made it first: as good as having made it."""
+    try:
+        create()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

@@ -1,0 +1,119 @@
+"""Scores and labels → `Evaluation`: how good is this model on these rows, whole and slice by slice?
+
+Pure numpy: no model, no clock, no files. Called for candidate and champion on the same holdout, and by monitoring on
+what was served. To add a figure, compute it in `score_rows`; the gate reads figures by name.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evergreen.errors import DataError
+from evergreen.types import Digest, Evaluation, Scores, Window
+
+BINS = 10
+"""Of the expected calibration error."""
+_CERTAIN = 1e-7
+"""Scores are kept this far from 0 and 1 in the log loss: one confident miss costs 16, not infinity."""
+MISSING = "(missing)"
+"""Slice of the rows that have no value."""
+
+
+def evaluate(
+    *,
+    model: str,
+    artifact: Digest,
+    holdout: Window,
+    holdout_digest: Digest,
+    labels: NDArray[Any],
+    scores: NDArray[Any],
+    days: NDArray[Any],
+    slices: Mapping[str, NDArray[Any]],
+) -> Evaluation:
+    """Figures of one model on one holdout.
+
+    `labels` (rows,) of 0 and 1, `scores` (rows,) probabilities, `days` (rows,) the day of each row, `slices` for each column
+    its (rows,) values; every distinct value becomes a slice `column=value`. Raises `DataError` as `score_rows` does.
+    """
+    labels, scores = _checked(labels, scores)
+    parts: dict[str, Scores] = {}
+    for column, values in slices.items():
+        if len(values) != len(labels):
+            raise DataError(
+                f"slice column {column!r} has {len(values):,} values for {len(labels):,} rows; give one a row."
+            )
+        names = np.array([_name(value) for value in values], dtype=object)
+        for name in sorted(set(names)):
+            rows = names == name
+            parts[f"{column}={name}"] = _figures(labels[rows], scores[rows])
+    return Evaluation(
+        model=model,
+        artifact=artifact,
+        holdout=holdout,
+        holdout_digest=holdout_digest,
+        days=len(set(np.asarray(days).tolist())),
+        overall=_figures(labels, scores),
+        slices=parts,
+    )
+
+
+def score_rows(labels: ArrayLike, scores: ArrayLike) -> Scores:
+    """`log_loss`, `brier`, `calibration_error`, `base_rate`, `mean_score`, and `auc` where both classes are present.
+
+    `labels` (rows,) of 0 and 1, `scores` (rows,) probabilities. Raises `DataError` when there are no rows, lengths differ,
+    a label is neither 0 nor 1, or a score is not a probability.
+    """
+    return _figures(*_checked(labels, scores))
+
+
+def roc_auc(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
+    """Chance that a row of class 1 scores above one of class 0, ties counting half (Mann-Whitney U; both must be present)."""
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    middle_rank = np.cumsum(counts) - (counts - 1) / 2
+    positives = labels == 1
+    ones, zeros = int(positives.sum()), int((~positives).sum())
+    return float((middle_rank[place[positives]].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
+def calibration_error(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
+    """Expected calibration error over `BINS` equal-width bins (Naeini et al. 2015): mean |score - share| by rows of a bin."""
+    bins = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
+    gaps = np.bincount(bins, weights=scores - labels, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def _figures(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> Scores:
+    certain = np.clip(scores, _CERTAIN, 1 - _CERTAIN)
+    figures = {
+        "log_loss": float(-np.mean(np.where(labels == 1, np.log(certain), np.log1p(-certain)))),
+        "brier": float(np.mean((scores - labels) ** 2)),
+        "calibration_error": calibration_error(labels, scores),
+        "base_rate": float(labels.mean()),
+        "mean_score": float(scores.mean()),
+    }
+    if labels.min() != labels.max():
+        figures["auc"] = roc_auc(labels, scores)
+    return Scores(rows=len(labels), figures=figures)
+
+
+def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    truth, guess = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if len(truth) == 0:
+        raise DataError("there are no rows to score. Ask for a window that has labelled rows.")
+    if truth.shape != guess.shape:
+        raise DataError(f"{truth.shape} labels but {guess.shape} scores; give one of each a row.")
+    if not np.isin(truth, (0.0, 1.0)).all():
+        raise DataError(
+            f"labels must be 0 or 1, found {truth[~np.isin(truth, (0.0, 1.0))][0]}. Leave out rows without one."
+        )
+    # Written so that NaN fails too.
+    wrong = ~((guess >= 0.0) & (guess <= 1.0))
+    if wrong.any():
+        raise DataError(f"scores must be probabilities, found {guess[wrong][0]}. Look at the model that gave it.")
+    return truth, guess
+
+
+def _name(value: object) -> str:
+    return MISSING if value is None or value != value else str(value)

@@ -1,0 +1,150 @@
+"""The flows end to end, on real flights, with a real Prefect server, Feast, torch, MLflow and Evidently."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact
+
+from evergreen.errors import DataError, FeatureServiceMissing, InvalidTransition, UnknownModel
+from evergreen.types import Cause, Outcome, Window
+from evergreen.wiring import Wiring
+from flows.materialize import materialize
+from flows.retrain import retrain
+from flows.roll_out import roll_out
+from flows.score_batch import score_batch
+from flows.watch import watch
+from flow_worlds import FIRST
+
+MODEL = "flight_delay"
+WEEK = timedelta(days=7)
+
+
+def artifacts_of(flow_run_id: str) -> dict[str, Artifact]:
+    with get_client(sync_client=True) as client:
+        chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(flow_run_id)]))
+        return {artifact.key or "": artifact for artifact in client.read_artifacts(artifact_filter=chosen)}
+
+
+def test_the_first_retrain_makes_a_champion_and_shows_its_gate(first_champion: tuple[Path, Outcome]) -> None:
+    outcome = first_champion[1]
+    assert outcome.verdict == "passed", outcome.reasons
+    assert outcome.release is not None
+    assert outcome.version is not None
+    assert outcome.release.champion == outcome.version.version == 1
+    shown = artifacts_of(outcome.request.request_id)
+    assert "enough_rows" in str(shown["gate"].data)
+    assert outcome.version.run_id in str(shown["mlflow-run"].data)
+
+
+def test_a_second_ask_in_an_episode_is_suppressed_and_on_record(world: Wiring) -> None:
+    as_of = FIRST + timedelta(days=3)
+    first = retrain(MODEL, as_of, Cause.DECAY, "one")
+    second = retrain(MODEL, as_of, Cause.DECAY, "one")
+    assert first.verdict in ("passed", "refused")
+    assert second.verdict == "suppressed"
+    assert "episode one had its retrain" in second.reasons[0]
+    with world.records() as records:
+        assert {r.status for r in records.admissions.recent(MODEL)} == {"done", "suppressed"}
+
+
+def test_the_same_knowledge_trains_the_same_version(world: Wiring, first_champion: tuple[Path, Outcome]) -> None:
+    again = retrain(MODEL, FIRST, Cause.PERSON)
+    assert again.version is not None
+    assert again.version.version == 1
+    assert first_champion[1].version is not None
+    assert again.version.artifact == first_champion[1].version.artifact
+
+
+def test_a_week_is_scored_once_and_watched(world: Wiring, rewrite_spec: Callable[[str, str], None]) -> None:
+    rewrite_spec("max_calibration_gap = 0.06", "max_calibration_gap = 0.0001")
+    end = FIRST + WEEK + timedelta(days=1)
+    materialize(MODEL, end)
+    answered = score_batch(FIRST, end, MODEL)
+    assert answered > 5_000
+    assert score_batch(FIRST, end, MODEL) == 0
+
+    decision = watch(MODEL, end)
+
+    assert decision is not None
+    assert decision.retrain
+    assert decision.episode is not None
+    assert decision.alarms[0].trigger is Cause.DECAY
+    with world.records() as records:
+        frame = records.predictions.frame(MODEL, Window(start=FIRST, end=end), end)
+        checks = records.checks.history(MODEL, end, 10)
+    assert len(frame) == answered
+    assert frame["label"].notna().mean() > 0.9
+    assert [check.episode for check in checks] == [decision.episode]
+
+
+def test_a_watch_without_answers_says_so(world: Wiring) -> None:
+    assert watch(MODEL, FIRST) is None
+
+
+def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec("margin = 0.002", "margin = 0.5")  # whether the newer one is better is not what is tested here
+    rewrite_spec("max_slice_loss = 0.05", "max_slice_loss = 5.0")
+    start = FIRST + timedelta(days=2)
+    outcome = retrain(MODEL, start, Cause.SCHEDULE)
+    assert outcome.release is not None, outcome.reasons
+    assert (outcome.release.champion, outcome.release.challenger) == (1, 2)
+
+    held = roll_out(MODEL, "advance", start + timedelta(hours=1))
+    assert held.challenger == 2
+
+    end = start + timedelta(days=2)
+    materialize(MODEL, end)
+    score_batch(start, end, MODEL)
+    promoted = roll_out(MODEL, "advance", end)
+    assert (promoted.champion, promoted.previous) == (2, 1)
+
+    back = roll_out(MODEL, "rollback", end)
+    assert (back.champion, back.challenger) == (1, None)
+    with world.records() as records:
+        assert [entry.action for entry in records.releases.journal(MODEL)] == ["start", "start", "promote", "roll_back"]
+    with pytest.raises(InvalidTransition, match="no previous champion"):
+        roll_out(MODEL, "rollback", end)
+
+
+def test_a_refused_candidate_is_registered_with_its_reasons(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec("max_log_loss = 0.69", "max_log_loss = 0.01")
+    outcome = retrain(MODEL, FIRST + timedelta(days=1), Cause.PERSON)
+    assert outcome.verdict == "refused"
+    assert outcome.version is not None
+    assert world.registry.version(MODEL, outcome.version.version).reasons == outcome.reasons
+    with world.records() as records:
+        release = records.releases.current(MODEL)
+    assert release is not None
+    assert (release.champion, release.challenger) == (1, None)
+
+
+def test_an_unknown_model_names_the_known_ones(empty_world: Wiring) -> None:
+    with pytest.raises(UnknownModel, match="flight_delay"):
+        retrain("flight_dely", FIRST)
+
+
+def test_a_label_column_that_is_missing_is_named_and_the_episode_stays_open(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec('label = "late"', 'label = "delayed"')
+    with pytest.raises(DataError, match="delayed"):
+        retrain(MODEL, FIRST, Cause.DRIFT, "one")
+    with world.records() as records:
+        assert [r.status for r in records.admissions.recent(MODEL) if r.episode == "one"] == ["failed"]
+
+
+def test_a_feature_service_that_does_not_exist_is_told_the_known_ones(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec('feature_service = "flight_delay"', 'feature_service = "flight_delays"')
+    with pytest.raises(FeatureServiceMissing, match="flight_delay"):
+        retrain(MODEL, FIRST, Cause.PERSON)

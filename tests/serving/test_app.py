@@ -1,0 +1,484 @@
+"""The API as a client meets it: real store, real models, real registry, real tables."""
+
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+import pandas as pd
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from serving_factories import NOON, a_flight, counted, eventually
+from sqlalchemy import text
+
+from evergreen.errors import ConfigurationError
+from evergreen.settings import Settings
+from evergreen.types import Release, Window
+from evergreen.wiring import Wiring
+from serving.app import create_app, serve
+from serving.runtime import Runtime
+
+
+@dataclass
+class Api:
+    """A running app, and the hand that moves its releases."""
+
+    client: httpx.Client
+    runtime: Runtime
+    installation: Wiring
+
+    def release(
+        self, champion: int, challenger: int | None = None, share: float = 0.0, model: str = "flight_delay"
+    ) -> Release:
+        with self.installation.records() as records:
+            before = records.releases.current(model)
+            after = Release(
+                model=model,
+                revision=(before.revision if before else 0) + 1,
+                champion=champion,
+                challenger=challenger,
+                challenger_share=share,
+                changed_at=NOON,
+            )
+            expected = before.revision if before else None
+            return records.releases.save(
+                after, expected_revision=expected, action="test", actor="a test", reason="to see", at=NOON
+            )
+
+    def taken(self, release: Release) -> bool:
+        loaded = self.runtime.models.serving(release.model)
+        return loaded is not None and loaded.release == release
+
+    def serves(self, champion: int, challenger: int | None = None, share: float = 0.0) -> None:
+        release = self.release(champion, challenger, share)
+        eventually(lambda: self.taken(release))
+
+    def predict(self, *rows: dict[str, Any], model: str = "flight_delay", as_of: Any = NOON) -> Any:
+        return self.client.post(f"/predict/{model}", json={"rows": list(rows), "as_of": as_of.isoformat()})
+
+    def logged(self, *ids: str, model: str = "flight_delay") -> pd.DataFrame:
+        assert self.runtime.log.flush()
+        window = Window(start=NOON - timedelta(days=1), end=NOON + timedelta(days=1))
+        with self.installation.records() as records:
+            frame = records.predictions.frame(model, window, NOON + timedelta(days=9))
+        return frame[frame["example_id"].isin(ids)].reset_index(drop=True)
+
+    def counted(self, name: str, **labels: str) -> float:
+        return counted(self.runtime.metrics, name, **labels)
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[httpx.Client]:
+    """The app behind a real socket, and a client of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            eventually(lambda: server.started or not thread.is_alive(), seconds=60)
+            assert server.started
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def api(installation: Wiring) -> Iterator[Api]:
+    app = create_app(installation.settings)
+    with served(app) as client:
+        api = Api(client, app.state.runtime, installation)
+        eventually(lambda: api.taken(api.release(1, model="strict")), seconds=30)
+        yield api
+
+
+@pytest.fixture(autouse=True)
+def _one_champion(api: Api) -> None:
+    api.serves(1)
+
+
+def test_one_row_is_answered_by_the_champion(api: Api) -> None:
+    answer = api.client.post(
+        "/predict/flight_delay", json={"rows": a_flight(example_id="one"), "as_of": NOON.isoformat()}
+    )
+
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["model"], body["as_of"]) == ("flight_delay", "2013-06-01T12:00:00Z")
+    (only,) = body["predictions"]
+    assert (only["example_id"], only["version"], only["role"], only["stale"]) == ("one", 1, "champion", [])
+    assert 0.0 < only["score"] < 1.0
+
+
+def test_answers_are_in_the_log_as_they_were_given(api: Api) -> None:
+    api.serves(1, challenger=2, share=0.5)
+    ids = [f"log-{number}" for number in range(40)]
+
+    answers = api.predict(*(a_flight(number, example_id=ids[number]) for number in range(40))).json()["predictions"]
+
+    logged = api.logged(*ids).set_index("prediction_id")
+    assert [answer["example_id"] for answer in answers] == ids
+    assert {answer["version"] for answer in answers} == {1, 2}
+    for answer in answers:
+        row = logged.loc[answer["prediction_id"]]
+        assert [row[name] for name in ("example_id", "score", "version", "role")] == [
+            answer[name] for name in ("example_id", "score", "version", "role")
+        ]
+        assert row["event_timestamp"] == NOON
+
+
+def test_the_features_in_the_log_are_those_of_the_store(api: Api) -> None:
+    api.predict(a_flight(example_id="features"))
+
+    row = api.logged("features").iloc[0]
+
+    flight = a_flight() | {"example_id": "features", "event_timestamp": pd.Timestamp(NOON).as_unit("us")}
+    for name in ("scheduled_departure", "scheduled_arrival"):
+        flight[name] = pd.Timestamp(flight[name]).as_unit("us")
+    joined = api.installation.features.historical("flight_delay", pd.DataFrame([flight])).iloc[0]
+    spec = api.installation.spec("flight_delay")
+    for name in api.installation.features.inputs("flight_delay", spec.data.entity_features):
+        assert row[name] == joined[name], name
+
+
+def test_a_batch_in_process_goes_the_same_way_as_a_request(api: Api) -> None:
+    loaded = api.runtime.models.named("flight_delay")
+    flight = a_flight() | {"example_id": "both", "event_timestamp": pd.Timestamp(NOON).as_unit("us")}
+    for name in ("scheduled_departure", "scheduled_arrival"):
+        flight[name] = pd.Timestamp(flight[name]).as_unit("us")
+    joined = api.installation.features.historical("flight_delay", pd.DataFrame([flight]))
+
+    (bulk,) = api.runtime.scorer.answer_joined(loaded, joined)
+    (asked,) = api.predict(a_flight(example_id="both")).json()["predictions"]
+
+    assert (asked["prediction_id"], asked["score"]) == (bulk.prediction_id, bulk.score)
+    assert len(api.logged("both")) == 1
+
+
+def test_a_client_that_asks_again_is_not_logged_twice(api: Api) -> None:
+    once, again = (api.predict(a_flight(example_id="retry")).json()["predictions"][0] for _ in range(2))
+
+    assert once == again
+    assert len(api.logged("retry")) == 1
+
+
+def test_rows_without_an_id_get_one_each(api: Api) -> None:
+    answers = api.predict(a_flight(), a_flight()).json()["predictions"]
+
+    assert len({answer["example_id"] for answer in answers}) == 2
+
+
+def test_without_a_moment_it_is_asked_now(installation: Wiring, api: Api) -> None:
+    answer = api.client.post("/predict/flight_delay", json={"rows": a_flight()}).json()
+
+    assert abs(pd.Timestamp(answer["as_of"]) - pd.Timestamp.now("UTC")) < pd.Timedelta(minutes=1)
+    assert "origin_weather" in answer["predictions"][0]["stale"]  # thirteen years old by now
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"rows": [{**a_flight(), "tailnum": None}]}, ["body", "rows", 0, "tailnum"]),
+        (
+            {"rows": [a_flight(), {k: v for k, v in a_flight().items() if k != "distance"}]},
+            ["body", "rows", 1, "distance"],
+        ),
+        ({"rows": [{**a_flight(), "scheduled_departure": "soon"}]}, ["body", "rows", 0, "scheduled_departure"]),
+        ({"rows": [{**a_flight(), "carier": "UA"}]}, ["body", "rows", 0, "carier"]),
+        ({"rows": [a_flight()] * 1_001}, ["body", "rows"]),
+        ({"rows": []}, ["body", "rows"]),
+        ({"rows": [a_flight()], "as_of": "2013-06-01"}, ["body", "as_of"]),
+        ({}, ["body", "rows"]),
+    ],
+)
+def test_a_malformed_request_names_its_field(api: Api, body: Any, where: list[Any]) -> None:
+    answer = api.client.post("/predict/flight_delay", json=body)
+
+    assert answer.status_code == 422
+    assert [fault["loc"] for fault in answer.json()["detail"]] == [where]
+
+
+def test_what_is_not_json_is_refused(api: Api) -> None:
+    answer = api.client.post("/predict/flight_delay", content=b"{rows:", headers={"content-type": "application/json"})
+
+    assert answer.status_code == 422
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones(api: Api) -> None:
+    answer = api.predict(a_flight(), model="flight_dealy")
+
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "no model 'flight_dealy' is released; known models: ['flight_delay', 'strict']"
+    assert api.counted("errors_total", model="unknown", error="UnknownModel") >= 1
+
+
+def test_an_unknown_entity_is_answered_from_missing_values_and_counted(api: Api) -> None:
+    before = api.counted("unknown_entities_total", model="flight_delay", policy="defaults")
+
+    answer = api.predict(a_flight(example_id="new-plane", tailnum="N0NEW"), a_flight(1))
+
+    assert answer.status_code == 200
+    assert {"aircraft", "aircraft_last_leg"} <= set(answer.json()["predictions"][0]["stale"])
+    assert answer.json()["predictions"][1]["stale"] == []
+    assert pd.isna(api.logged("new-plane")["aircraft_seats"].iloc[0])
+    assert api.counted("unknown_entities_total", model="flight_delay", policy="defaults") == before + 1
+    assert api.counted("stale_features_total", model="flight_delay", view="aircraft") >= 1
+
+
+def test_an_unknown_entity_is_refused_where_the_spec_says_so_and_counted(api: Api) -> None:
+    before = api.counted("unknown_entities_total", model="strict", policy="refuse")
+
+    answer = api.predict(a_flight(example_id="known"), a_flight(example_id="new", tailnum="N0NEW"), model="strict")
+
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith(
+        "1 of 2 rows name an entity the online store has never seen, and [serve].unknown_entity of strict is 'refuse': "
+        "row 1 (new): "
+    )
+    assert "tailnum=N0NEW" in answer.json()["detail"]
+    assert api.counted("unknown_entities_total", model="strict", policy="refuse") == before + 1
+    assert api.logged("known", "new", model="strict").empty
+
+
+@pytest.mark.parametrize("hours", [3, -1])
+def test_values_too_old_or_from_the_future_are_not_used_and_named(api: Api, hours: int) -> None:
+    moment = NOON + timedelta(hours=hours)
+
+    (answer,) = api.predict(a_flight(example_id=f"stale{hours}"), as_of=moment).json()["predictions"]
+
+    assert "origin_congestion" in answer["stale"]  # one hour to live
+    assert pd.isna(api.logged(f"stale{hours}")["departed_1h"].iloc[0])
+
+
+def test_outcomes_are_kept_once_and_counted(api: Api) -> None:
+    api.predict(a_flight(example_id="flown"))
+    api.logged("flown")
+    known = (NOON + timedelta(hours=6)).isoformat()
+    body = {
+        "outcomes": [
+            {"example_id": "flown", "label": 1, "label_timestamp": known},
+            {"example_id": "never-asked", "label": 0, "label_timestamp": known},
+        ]
+    }
+
+    first, second = (api.client.post("/outcomes/flight_delay", json=body).json() for _ in range(2))
+
+    assert first == {"new": 2, "repeated": 0, "unknown": 1}
+    assert second == {"new": 0, "repeated": 2, "unknown": 0}
+    assert api.logged("flown")["label"].tolist() == [1.0]
+
+
+def test_an_outcome_without_its_moment_is_refused(api: Api) -> None:
+    answer = api.client.post("/outcomes/flight_delay", json={"outcomes": [{"example_id": "a", "label": 1}]})
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "outcomes", 0, "label_timestamp"]
+
+
+def test_outcomes_of_an_unknown_model_are_refused(api: Api) -> None:
+    body = {"outcomes": [{"example_id": "a", "label": 1, "label_timestamp": NOON.isoformat()}]}
+
+    answer = api.client.post("/outcomes/flight_dealy", json=body)
+
+    assert answer.status_code == 404
+    assert "did you mean 'flight_delay'?" in answer.json()["detail"]
+
+
+def test_a_new_champion_takes_over_without_a_failed_request(api: Api) -> None:
+    stop = Event()
+
+    def hammer(worker: int) -> list[tuple[int, set[int]]]:
+        seen = []
+        while not stop.is_set():
+            answer = api.predict(*(a_flight(number, example_id=f"{worker}-{number}") for number in range(8)))
+            seen.append((answer.status_code, {one["version"] for one in answer.json()["predictions"]}))
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        workers = [pool.submit(hammer, worker) for worker in range(4)]
+        try:
+            api.serves(1, challenger=2, share=0.5)
+            api.serves(2)
+            api.serves(1)
+            api.serves(2)
+            (after,) = api.predict(a_flight()).json()["predictions"]
+        finally:
+            stop.set()
+        answers = [answer for worker in workers for answer in worker.result(30)]
+
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, versions in answers for version in versions} == {1, 2}
+    assert after["version"] == 2
+
+
+def test_a_challenger_answers_the_same_keys_after_it_is_loaded_again(api: Api) -> None:
+    rows = [a_flight(number, example_id=f"sticky-{number}") for number in range(30)]
+
+    def asked() -> list[int]:
+        return [one["version"] for one in api.predict(*rows).json()["predictions"]]
+
+    api.serves(1, challenger=2, share=0.4)
+    first = asked()
+    api.serves(1)
+    api.serves(1, challenger=2, share=0.4)
+
+    assert asked() == first
+    assert set(first) == {1, 2}
+
+
+@contextmanager
+def torn(folder: Path) -> Iterator[None]:
+    """A registry in which every model's weights have changed."""
+    weights = list(folder.rglob("weights.safetensors"))
+    assert weights
+    whole = {path: path.read_bytes() for path in weights}
+    for path, content in whole.items():
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    yield
+    for path, content in whole.items():
+        path.write_bytes(content)
+
+
+def refuses(api: Api, number: int) -> dict[str, Any]:
+    """Release a version that cannot be served, and return what /models says of it."""
+    failures = api.counted("load_failures_total", model="flight_delay")
+    release = api.release(number)
+    eventually(lambda: api.counted("load_failures_total", model="flight_delay") > failures)
+    shown: dict[str, Any] = api.client.get("/models").json()[0]
+    assert shown["release"]["revision"] == release.revision
+    assert shown["serving"]["champion"] == 1
+    assert api.predict(a_flight()).json()["predictions"][0]["version"] == 1
+    ready = api.client.get("/ready")
+    assert ready.status_code == 200
+    (warning,) = ready.json()["warnings"]
+    assert shown["error"] in warning
+    return shown
+
+
+def test_a_version_whose_bytes_changed_is_not_served_and_the_old_one_goes_on(api: Api) -> None:
+    with torn(api.installation.settings.home / "mlartifacts"):
+        shown = refuses(api, 2)
+
+    assert "ArtifactError" in shown["error"]
+    assert "its bytes changed" in shown["error"]
+
+
+def test_a_version_that_did_not_pass_its_gate_is_never_served(api: Api) -> None:
+    assert "flight_delay version 3 did not pass its gate" in refuses(api, 3)["error"]
+
+
+def test_a_version_the_registry_does_not_hold_is_said(api: Api) -> None:
+    assert "no version 99 of 'flight_delay'" in refuses(api, 99)["error"]
+
+
+def test_a_failed_release_that_is_rolled_back_leaves_no_complaint(api: Api) -> None:
+    refuses(api, 3)
+
+    api.serves(1)
+
+    assert api.client.get("/models").json()[0]["error"] is None
+    assert api.client.get("/ready").json() == {"ready": True, "reasons": [], "warnings": []}
+
+
+def test_models_shows_what_serves_and_what_a_row_must_bring(api: Api) -> None:
+    api.serves(1, challenger=2, share=0.25)
+
+    shown = api.client.get("/models").json()[0]
+
+    assert (shown["model"], shown["error"]) == ("flight_delay", None)
+    assert (shown["serving"]["champion"], shown["serving"]["challenger"]) == (1, 2)
+    assert shown["serving"]["challenger_share"] == 0.25
+    assert shown["in_memory"] == [1, 2]
+    assert shown["needs"].keys() == a_flight().keys()
+
+
+def test_a_released_model_that_never_loaded_makes_it_unready(api: Api) -> None:
+    api.release(1, model="ghost")
+    try:
+        eventually(lambda: api.runtime.models.is_known("ghost") and api.runtime.models.reason("ghost"))
+        ready, asked = api.client.get("/ready"), api.predict(a_flight(), model="ghost")
+    finally:
+        with api.installation.engine.begin() as connection:
+            connection.execute(text("DELETE FROM releases WHERE model = 'ghost'"))
+            connection.execute(text("DELETE FROM release_journal WHERE model = 'ghost'"))
+
+    assert ready.status_code == 503
+    assert "no model 'ghost'" in ready.json()["reasons"][0]
+    assert asked.status_code == 503
+    assert "'ghost' is released but not in memory" in asked.json()["detail"]
+
+
+@contextmanager
+def away(path: Path, disconnect: Callable[[], None]) -> Iterator[None]:
+    """A database that cannot be opened, and comes back as it was."""
+    aside = path.with_suffix(".aside")
+    disconnect()
+    for suffix in ("", "-wal", "-shm"):
+        if (found := Path(f"{path}{suffix}")).exists():
+            found.rename(f"{aside}{suffix}")
+    path.mkdir()
+    yield
+    disconnect()
+    path.rmdir()
+    for suffix in ("", "-wal", "-shm"):
+        if (found := Path(f"{aside}{suffix}")).exists():
+            found.rename(f"{path}{suffix}")
+
+
+def test_serving_goes_on_while_the_database_is_away_and_logs_when_it_is_back(api: Api) -> None:
+    api.logged()
+    api.installation.engine.dispose()
+    with away(api.installation.settings.home / "evergreen.db", api.runtime._wiring.engine.dispose):
+        ready = api.client.get("/ready")
+        asked = api.predict(a_flight(example_id="while-away"))
+        eventually(lambda: api.counted("log_failures_total"))
+
+    assert ready.status_code == 503
+    assert ready.json()["reasons"][0].startswith("the database does not answer: ")
+    assert asked.status_code == 200
+    assert len(api.logged("while-away")) == 1
+
+
+def test_the_process_is_alive(api: Api) -> None:
+    assert api.client.get("/health").json() == {"status": "alive"}
+
+
+def test_metrics_are_what_prometheus_reads(api: Api) -> None:
+    api.predict(a_flight())
+    api.predict(a_flight(), model="whatever-a-client-types")
+
+    page = api.client.get("/metrics")
+
+    families = {family.name: family for family in text_string_to_metric_families(page.text)}
+    assert {"evergreen_requests", "evergreen_prediction_seconds", "evergreen_log_queue_rows", "evergreen_swaps"} <= (
+        families.keys()
+    )
+    requests = [sample.labels for sample in families["evergreen_requests"].samples]
+    assert {"route": "/predict/{model_name}", "model": "flight_delay", "status": "200"} in requests
+    assert {labels["model"] for labels in requests} <= {"", "flight_delay", "strict", "unknown"}
+
+
+def test_the_openapi_page_tells_a_client_what_to_send(api: Api) -> None:
+    described = api.client.get("/openapi.json").json()
+
+    assert {"/predict/{model_name}", "/outcomes/{model_name}", "/health", "/ready", "/metrics", "/models"} <= (
+        described["paths"].keys()
+    )
+    example = described["components"]["schemas"]["Row"]["examples"][0]
+    assert api.predict(example).status_code == 200
+
+
+def test_a_port_that_is_taken_gets_a_clear_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=rf"cannot listen on 127.0.0.1:{port}: .*EVERGREEN_SERVING_PORT"):
+            serve(Settings(home=tmp_path, serving_port=port))

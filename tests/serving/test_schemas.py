@@ -1,0 +1,125 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from serving.loaded import Kind
+from serving.schemas import OutcomesRequest, PredictRequest, columns_of
+
+NEEDS: dict[str, Kind] = {"tail": "key", "gate": "integer", "load": "number", "departs": "timestamp"}
+GOOD = {"tail": "N14228", "gate": 7, "load": 0.5, "departs": "2013-06-01T09:15:00-04:00"}
+
+
+def columns(*rows: dict[str, Any], max_rows: int = 10) -> dict[str, list[Any]]:
+    return columns_of(PredictRequest.model_validate({"rows": list(rows)}).rows, NEEDS, max_rows)
+
+
+def faults(*rows: dict[str, Any], max_rows: int = 10) -> list[tuple[tuple[Any, ...], str]]:
+    with pytest.raises(RequestValidationError) as caught:
+        columns(*rows, max_rows=max_rows)
+    return [(fault["loc"], fault["msg"]) for fault in caught.value.errors()]
+
+
+def test_rows_become_columns_of_what_the_model_needs() -> None:
+    got = columns(GOOD, GOOD | {"gate": 8, "example_id": "a"})
+
+    assert got == {
+        "tail": ["N14228", "N14228"],
+        "gate": [7, 8],
+        "load": [0.5, 0.5],
+        "departs": [datetime(2013, 6, 1, 13, 15, tzinfo=UTC)] * 2,
+    }
+
+
+def test_one_row_may_come_without_its_list() -> None:
+    assert PredictRequest.model_validate({"rows": GOOD}) == PredictRequest.model_validate({"rows": [GOOD]})
+
+
+def test_every_column_that_is_missing_is_named_with_its_row() -> None:
+    bare = {name: value for name, value in GOOD.items() if name not in ("tail", "load")}
+
+    assert [loc for loc, _ in faults(GOOD, bare)] == [("body", "rows", 1, "tail"), ("body", "rows", 1, "load")]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("tail", None, "Field required"),
+        ("tail", "", "not empty"),
+        ("tail", 3.5, "should be a key"),
+        ("tail", False, "should be a key"),
+        ("gate", "7", "whole number"),
+        ("gate", 7.5, "whole number"),
+        ("gate", True, "whole number"),
+        ("load", "much", "finite number"),
+        ("load", float("nan"), "finite number"),
+        ("load", True, "finite number"),
+        ("departs", "2013-06-01T09:15:00", "time zone"),
+        ("departs", "yesterday", "time zone"),
+        ("departs", 1370092500, "time zone"),
+    ],
+)
+def test_a_cell_of_the_wrong_kind_is_named(column: str, value: Any, says: str) -> None:
+    (fault,) = faults(GOOD | {column: value})
+
+    assert fault[0] == ("body", "rows", 0, column)
+    assert says in fault[1]
+
+
+def test_a_misspelt_column_is_refused_with_the_nearest_known_one() -> None:
+    (fault,) = faults(GOOD | {"exampel_id": "a"})
+
+    assert fault == (("body", "rows", 0, "exampel_id"), "unknown column; did you mean 'example_id'?")
+
+
+def test_too_many_rows_are_refused_with_the_limit() -> None:
+    (fault,) = faults(GOOD, GOOD, GOOD, max_rows=2)
+
+    assert fault == (
+        ("body", "rows"),
+        "3 rows in one request, [serve].max_rows is 2; send them in several requests",
+    )
+
+
+def test_an_example_is_asked_about_once_a_request() -> None:
+    (fault,) = faults(GOOD | {"example_id": "a"}, GOOD | {"example_id": "b"}, GOOD | {"example_id": "a"})
+
+    assert fault[0] == ("body", "rows", 2, "example_id")
+    assert "row 0 has the same" in fault[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"rows": []}, ("rows",)),
+        ({}, ("rows",)),
+        ({"rows": [GOOD], "as_of": "2013-06-01T00:00:00"}, ("as_of",)),
+        ({"rows": [GOOD], "asof": "2013-06-01T00:00:00Z"}, ("asof",)),
+        ({"rows": [GOOD | {"example_id": ""}]}, ("rows", 0, "example_id")),
+        ({"rows": ["N14228"]}, ("rows", 0)),
+    ],
+)
+def test_a_malformed_request_is_refused_at_its_field(body: dict[str, Any], where: tuple[Any, ...]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        PredictRequest.model_validate(body)
+
+    assert [fault["loc"] for fault in caught.value.errors()] == [where]
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        ({"label": 2}, "label"),
+        ({"label_timestamp": "2013-06-01T00:00:00"}, "label_timestamp"),
+        ({"example_id": ""}, "example_id"),
+    ],
+)
+def test_a_malformed_outcome_is_refused_at_its_field(fault: dict[str, Any], where: str) -> None:
+    outcome = {"example_id": "a", "label": 1, "label_timestamp": "2013-06-01T00:00:00Z"} | fault
+
+    with pytest.raises(ValidationError) as caught:
+        OutcomesRequest.model_validate({"outcomes": [outcome]})
+
+    assert [found["loc"] for found in caught.value.errors()] == [("outcomes", 0, where)]

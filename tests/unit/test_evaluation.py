@@ -1,0 +1,89 @@
+"""Figures agree with scikit-learn's, whole and by slice."""
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pytest
+from factories import a_digest, a_window
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from evergreen.errors import DataError
+from evergreen.evaluation import evaluate, score_rows
+from evergreen.types import Evaluation
+
+# Few distinct scores, so that ties are common.
+rows = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=2, max_size=200)
+
+
+@given(rows.filter(lambda pairs: len({label for label, _ in pairs}) == 2))
+def test_the_figures_are_scikit_learns(pairs: list[tuple[bool, int]]) -> None:
+    labels = np.array([int(label) for label, _ in pairs])
+    scores = np.clip(np.array([score / 20 for _, score in pairs]), 1e-6, 1 - 1e-6)
+
+    found = score_rows(labels, scores)
+
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(labels, scores))
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(labels, scores))
+    assert found["brier"] == pytest.approx(metrics.brier_score_loss(labels, scores))
+    assert found["base_rate"] == pytest.approx(labels.mean())
+    assert found["mean_score"] == pytest.approx(scores.mean())
+
+
+def test_calibration_error_is_the_mean_gap_of_ten_bins_by_rows() -> None:
+    # Three rows around .2 of which one came true, one row at 1 that did not.
+    found = score_rows([1, 0, 0, 0], [0.2, 0.2, 0.2, 1.0])
+
+    assert found["calibration_error"] == pytest.approx((3 * abs(1 / 3 - 0.2) + 1 * 1.0) / 4)
+
+
+def test_auc_is_left_out_where_only_one_class_is_present() -> None:
+    assert "auc" not in score_rows([0, 0], [0.1, 0.2]).figures
+
+
+def test_a_confident_miss_costs_much_but_not_infinity() -> None:
+    assert 16 < score_rows([1], [0.0])["log_loss"] < 17
+
+
+def an_evaluation(**changed: Any) -> Evaluation:
+    arguments: dict[str, Any] = {
+        "model": "toy",
+        "artifact": a_digest("a"),
+        "holdout": a_window(),
+        "holdout_digest": a_digest("b"),
+        "labels": np.array([1, 0, 1, 0]),
+        "scores": np.array([0.9, 0.2, 0.4, 0.6]),
+        "days": np.array([date(2013, 5, 1), date(2013, 5, 1), date(2013, 5, 2), date(2013, 5, 3)]),
+        "slices": {"origin": np.array(["JFK", "JFK", "LGA", None], dtype=object)},
+    }
+    return evaluate(**arguments | changed)
+
+
+def test_every_value_of_a_slice_column_is_scored_by_itself() -> None:
+    found = an_evaluation()
+
+    assert list(found.slices) == ["origin=(missing)", "origin=JFK", "origin=LGA"]
+    assert found.slices["origin=JFK"] == score_rows([1, 0], [0.9, 0.2])
+    assert found.overall == score_rows([1, 0, 1, 0], [0.9, 0.2, 0.4, 0.6])
+
+
+def test_days_are_counted_once() -> None:
+    assert an_evaluation().days == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"labels": np.array([]), "scores": np.array([]), "slices": {}}, "no rows to score"),
+        ({"scores": np.array([0.5])}, r"\(4,\) labels but \(1,\) scores"),
+        ({"labels": np.array([0, 1, 2, 0])}, "labels must be 0 or 1, found 2"),
+        ({"scores": np.array([0.5, 0.5, np.nan, 0.5])}, "scores must be probabilities, found nan"),
+        ({"scores": np.array([0.5, 0.5, 1.5, 0.5])}, "scores must be probabilities, found 1.5"),
+        ({"slices": {"origin": np.array(["JFK"])}}, "slice column 'origin' has 1 values for 4 rows"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(changed: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        an_evaluation(**changed)

@@ -1,0 +1,70 @@
+"""Rows come into memory by time, and what is wrong with them is said by name."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from training_factories import START, a_training_set, some_rows
+
+from evergreen.errors import DataError
+from evergreen.training.columns import read_columns
+from evergreen.types import Window
+
+
+def test_the_holdout_is_left_out_and_the_latest_rows_validate(tmp_path: Path) -> None:
+    training, validation = read_columns(a_training_set(tmp_path, rows=1_000))
+
+    frame = some_rows(1_000)
+    assert (len(training), len(validation)) == (810, 90)
+    assert training.numerics["delay"].tolist() == frame["delay"][:810].astype(np.float32).tolist()
+    assert validation.labels.tolist() == frame["label"][810:900].tolist()
+
+
+def test_numbers_are_float32_with_nan_where_missing_and_categories_are_codes(tmp_path: Path) -> None:
+    training, _ = read_columns(a_training_set(tmp_path))
+
+    gap, carrier = training.numerics["gap"], training.categoricals["carrier"]
+    expected = some_rows().iloc[: len(training)]
+    assert gap.dtype == np.float32
+    assert np.array_equal(np.isnan(gap), expected["gap"].isna())
+    assert [carrier.keys[code] for code in carrier.codes] == expected["carrier"].tolist()
+
+
+def test_pandas_categories_are_read_as_well_as_text(tmp_path: Path) -> None:
+    training, _ = read_columns(a_training_set(tmp_path, change=lambda f: f.astype({"carrier": "category"})))
+
+    carrier = training.categoricals["carrier"]
+    assert [carrier.keys[code] for code in carrier.codes] == some_rows()["carrier"][: len(training)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda f: f.drop(columns="label"), r"lacks columns \['label'\]"),
+        (lambda f: f.drop(columns=["gap", "town"]), r"lacks columns \['gap', 'town'\]"),
+        (lambda f: f.assign(label=1), "all 1,620 training rows of 'toy' .* have label 1"),
+        (lambda f: f.assign(label=f["label"] * 2), r"labels of 'toy' are not 0 or 1 \(the first is 2.0\)"),
+        (lambda f: f.assign(label=f["label"].where(f.index != 3)), r"1 of 1,800 labels .* \(the first is nan\)"),
+        (lambda f: f.assign(gap="text"), "feature 'gap' is numeric, but its column is .*string"),
+    ],
+)
+def test_what_training_cannot_use_is_named(
+    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], complaint: str
+) -> None:
+    with pytest.raises(DataError, match=complaint):
+        read_columns(a_training_set(tmp_path, change=change))
+
+
+def test_a_set_without_rows_before_its_holdout_is_refused(tmp_path: Path) -> None:
+    everything = Window(start=START, end=START + timedelta(days=30))
+
+    with pytest.raises(DataError, match=r"no rows before its holdout .*all 2,000 are in it"):
+        read_columns(a_training_set(tmp_path, holdout=everything))
+
+
+def test_a_file_that_is_not_the_one_described_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has 2,000 rows, its description says 5"):
+        read_columns(a_training_set(tmp_path, rows=2_000).model_copy(update={"rows": 5}))

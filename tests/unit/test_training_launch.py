@@ -1,0 +1,187 @@
+"""Training in processes of its own: what it makes, what it repeats, and what it says when it cannot.
+
+Real processes and real ranks; a run takes some three seconds, so tests share what they can.
+"""
+
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from training_factories import a_job, a_training_set, some_rows
+
+from evergreen.errors import DataError, TrainingFailed
+from evergreen.evaluation import score_rows
+from evergreen.training.artifact import artifact_digest
+from evergreen.training.job import TrainingJob
+from evergreen.training.launch import train
+from evergreen.training.predictor import Predictor
+from evergreen.types import TrainedModel, TrainingSet
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
+    # 1,804 rows train: with batches of 128 the last has 11, which two ranks cannot share evenly.
+    return a_training_set(tmp_path_factory.mktemp("rows"), rows=2_226)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    rows: TrainingSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainingJob, TrainedModel, list[str]]:
+    job = a_job(tmp_path_factory.mktemp("jobs"), rows, ranks=2)
+    lines: list[str] = []
+    return job, train(job, lines.append), lines
+
+
+def scores_of(model: TrainedModel, frame: pd.DataFrame) -> np.ndarray:
+    predictor = Predictor.load(model.uri, model.digest)
+    return predictor.score({name: frame[name].to_numpy() for name in predictor.inputs})
+
+
+def test_the_model_has_learnt_something_the_holdout_confirms(
+    finished: tuple[TrainingJob, TrainedModel, list[str]], rows: TrainingSet
+) -> None:
+    _, model, _ = finished
+    frame = pd.read_parquet(rows.uri)
+    holdout = frame[frame["event_timestamp"] >= rows.holdout.start]
+
+    assert score_rows(holdout["label"], scores_of(model, holdout))["auc"] > 0.65
+
+
+def test_the_result_tells_how_it_was_made(finished: tuple[TrainingJob, TrainedModel, list[str]]) -> None:
+    job, model, _ = finished
+
+    assert (model.training_set, model.spec_digest, model.seed) == (job.training_set, job.spec.digest, 7)
+    assert (model.steps, model.ranks, model.resumed_from_step) == (30, 2, 0)
+    assert [(row["step"], row["epoch"]) for row in model.curve] == [(15, 1), (30, 2)]
+    assert model.curve[-1]["train_loss"] < model.curve[0]["train_loss"]
+    assert model.digest == artifact_digest(job.model_path)
+    assert sorted(path.name for path in job.model_path.iterdir()) == ["model.json", "weights.safetensors"]
+
+
+def test_its_lines_arrive_one_by_one_and_without_noise(finished: tuple[TrainingJob, TrainedModel, list[str]]) -> None:
+    _, _, lines = finished
+
+    assert lines[0] == (
+        "training on 1,804 rows, validating on 200: 3 numeric and 2 categorical inputs, 30 steps, 2 ranks on cpu"
+    )
+    assert any(line.startswith("step 15/30 epoch 1 loss 0.") and " rows/s " in line for line in lines)
+    known = ("training on", "step ", "epoch ", "calibrated: ")
+    assert all(line.startswith(known) for line in lines)
+
+
+def test_a_finished_job_is_not_trained_again(finished: tuple[TrainingJob, TrainedModel, list[str]]) -> None:
+    job, model, _ = finished
+    lines: list[str] = []
+
+    assert train(job, lines.append) == model
+    assert lines == []
+
+
+def test_a_change_of_the_spec_that_does_not_shape_the_weights_finds_the_same_model(
+    finished: tuple[TrainingJob, TrainedModel, list[str]],
+) -> None:
+    job, model, _ = finished
+    stricter = job.spec.model_copy(update={"gate": job.spec.gate.model_copy(update={"margin": 0.0})})
+
+    again = train(job.model_copy(update={"spec": stricter}))
+
+    assert again.digest == model.digest
+    assert again.spec_digest == stricter.digest != model.spec_digest
+
+
+def test_the_same_seed_and_ranks_give_the_same_bytes_in_another_folder(
+    finished: tuple[TrainingJob, TrainedModel, list[str]], tmp_path: Path
+) -> None:
+    job, model, _ = finished
+
+    assert train(job.model_copy(update={"folder": str(tmp_path)}), lambda _: None).digest == model.digest
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_number_of_ranks_changes_nothing_but_rounding(
+    finished: tuple[TrainingJob, TrainedModel, list[str]], rows: TrainingSet, tmp_path: Path, ranks: int
+) -> None:
+    _, two, _ = finished
+
+    other = train(a_job(tmp_path, rows, ranks=ranks), lambda _: None)
+
+    frame = some_rows(500, seed=9)
+    assert np.allclose(scores_of(other, frame), scores_of(two, frame), atol=1e-4)
+    assert [row["train_loss"] for row in other.curve] == pytest.approx(
+        [row["train_loss"] for row in two.curve], abs=1e-5
+    )
+
+
+def test_a_model_that_was_altered_is_made_again_from_its_last_checkpoint(
+    finished: tuple[TrainingJob, TrainedModel, list[str]], tmp_path: Path
+) -> None:
+    job, first, _ = finished
+    copy = job.model_copy(update={"folder": str(tmp_path)})
+    shutil.copytree(job.path, copy.path)
+    (copy.model_path / "weights.safetensors").write_bytes(b"something else")
+    lines: list[str] = []
+
+    second = train(copy, lines.append)
+
+    assert "is not the one that was made there; making it again" in lines[0]
+    assert (second.digest, second.resumed_from_step) == (first.digest, 30)
+    assert second.curve == first.curve
+
+
+def test_two_who_ask_at_once_get_one_training(rows: TrainingSet, tmp_path: Path) -> None:
+    job = a_job(tmp_path, rows)
+    lines: list[str] = []
+    results: list[TrainedModel] = []
+    askers = [threading.Thread(target=lambda: results.append(train(job, lines.append))) for _ in range(2)]
+
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+
+    assert results[0] == results[1]
+    assert sum(line.startswith("training on") for line in lines) == 1
+    assert sum(line.startswith("waiting: ") for line in lines) == 1
+
+
+def test_an_error_in_the_rows_crosses_the_processes_as_what_it_is(tmp_path: Path) -> None:
+    unlabelled = a_training_set(tmp_path, change=lambda frame: frame.drop(columns="label"))
+
+    with pytest.raises(DataError, match=r"lacks columns \['label'\]"):
+        train(a_job(tmp_path, unlabelled, ranks=2), lambda _: None)
+
+
+def test_a_loss_that_is_not_finite_stops_all_ranks_and_names_the_step_and_the_rate(
+    rows: TrainingSet, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        TrainingFailed, match=r"diverged at step \d+: loss .*learning rate .*Lower \[train\].learning_rate"
+    ):
+        train(a_job(tmp_path, rows, ranks=2, learning_rate=1e30), lambda _: None)
+
+
+def test_a_breakdown_nobody_foresaw_brings_its_last_lines(rows: TrainingSet, tmp_path: Path) -> None:
+    job = a_job(tmp_path, rows.model_copy(update={"uri": str(tmp_path / "gone.parquet")}))
+
+    with pytest.raises(
+        TrainingFailed, match=r"(?s)ended with status 1 .*FileNotFoundError.*gone\.parquet.*Run it again"
+    ):
+        train(job, lambda _: None)
+
+
+def test_a_column_that_carries_nothing_is_dropped_in_the_open(tmp_path: Path) -> None:
+    job = a_job(tmp_path, a_training_set(tmp_path, change=lambda frame: frame.assign(gap=np.nan, town="T")))
+    lines: list[str] = []
+
+    model = train(job, lines.append)
+
+    assert "dropped feature 'gap': missing in every training row" in lines
+    assert "dropped feature 'town': always 'T' in the training rows" in lines
+    predictor = Predictor.load(model.uri)
+    assert set(predictor.description.preprocessing.dropped) == {"gap", "town"}
+    assert list(predictor.inputs) == ["delay", "count", "gap", "carrier", "town"]
+    assert predictor.score({"delay": [5.0], "count": [1], "carrier": ["C1"]}).shape == (1,)
