@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ def main() -> int:
             shutil.rmtree(home, ignore_errors=True)
             settings = own_settings(home)
             os.environ.update(environment(settings, PROCESSES))
+            warnings.simplefilter("ignore")  # as `PYTHONWARNINGS` says to the stack's processes
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"  # progress is shown by us
             with stack(reports / "demo-stack.log") as process:
                 from demo.story import tell  # Prefect reads its environment when it is imported

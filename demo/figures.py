@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
-from evergreen.evaluation import score_rows
 from prefect.client.orchestration import get_client
 from rich.table import Table
 
 from demo.replay import Replay, Week
+from evergreen.evaluation import score_rows
 from evergreen.training.predictor import Predictor
 from evergreen.types import Evaluation, RetrainRequest
-from tasks.watch import record_outcomes
+from tasks.watch import bring_outcomes
 
 MATURITY = timedelta(days=2)
 """After the last week's end nearly every outcome is in."""
@@ -24,8 +24,8 @@ def retold(replay: Replay) -> dict[str, Any]:
     assert replay.first.version is not None
     end = replay.weeks[-1].window.end + MATURITY
     replay.history(end)
-    record_outcomes.fn(replay.spec, end)
     wire = replay.wire
+    bring_outcomes(wire, replay.spec, end)
     frozen = Predictor.load(
         wire.registry.fetch(replay.first.version, wire.settings.models_cache), replay.first.version.artifact
     )

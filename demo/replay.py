@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LIVE = timedelta(hours=1)
 """The part of each day that is asked over HTTP."""
 RETRAIN_SECONDS = 300.0
+ANSWERS = ("admitted", "done", "failed", "suppressed")
+"""States of a request: what is still under way comes first."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Replay:
             self.say(f"  {end:%d %b}  " + "; ".join(alarm.reason for alarm in decision.alarms))
             with self.timings.stage("retrain"):
                 retrains = (self._await_retrain(decision),)
-            self.say(f"  {end:%d %b}  {retrains[0].via}: {retrains[0].request.reason}")
+            self.say(f"  {end:%d %b}  {retrains[0].via}: {retrains[0].request.status}, {retrains[0].request.reason}")
         self.weeks.append(Week(Window(start=start, end=end), decision, retrains))
 
     def serving_now(self) -> str:
@@ -150,9 +152,13 @@ class Replay:
         while time.monotonic() - started < RETRAIN_SECONDS:
             with self.wire.records() as records:
                 asked = records.admissions.recent(self.spec.name)
-            for request in asked:
-                if request.episode == decision.episode and request.status in ("done", "failed"):
-                    return Retrain(request, _started_by(request.request_id), time.monotonic() - started)
+            # Automations fire at least once: of several asks, the one that was admitted tells what came of it.
+            of_this_event = sorted(
+                (r for r in asked if r.as_of == decision.as_of), key=lambda r: ANSWERS.index(r.status)
+            )
+            if of_this_event and of_this_event[0].status != "admitted":
+                request = of_this_event[0]
+                return Retrain(request, _started_by(request.request_id), time.monotonic() - started)
             time.sleep(0.25)
         raise EvergreenError(
             f"no retrain answered the event of {decision.episode} within {RETRAIN_SECONDS:.0f} s; see reports/demo-stack.log"

@@ -56,7 +56,7 @@ def tell(console: Console, weeks: int, reports: Path, wait_for_stack: Callable[[
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # a second of idle wait a flow otherwise
         Progress(*columns, console=console) as progress,
     ):
-        replay = Replay(wiring(), MODEL, timings, say=lambda line: progress.console.print(line, highlight=False))
+        replay = Replay(wiring(), MODEL, timings, say=lambda line: progress.console.print(line, highlight=False, markup=False))
         _prepare(progress, replay, wait_for_stack)
         _play(progress, replay, weeks)
         with timings.stage("figures"):

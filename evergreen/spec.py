@@ -129,8 +129,9 @@ class MonitorConfig(Table):
     """and until there are this many."""
     max_calibration_gap: PositiveFloat = 0.06
     """Alarm when the mean score is further than this from the share that came true."""
-    max_log_loss_rise: PositiveFloat = 0.08
-    """Alarm when the log loss is this much above the champion's own at its gate."""
+    max_log_loss_rise: PositiveFloat | None = None
+    """Alarm when the log loss is this much above the champion's own at its gate. Unset: shown and starts nothing, since a
+    log loss also rises and falls with the share of ones."""
     max_age_days: PositiveInt = 56
     """Alarm when the champion's newest training row is older than this."""
     max_drift_share: Share | None = None

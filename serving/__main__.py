@@ -11,6 +11,7 @@ from serving.app import serve
 def main() -> int:
     """Serve until stopped; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         serve(Settings())
     except EvergreenError as error:

@@ -68,13 +68,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def serve(settings: Settings) -> None:
-    """Run the API until it is told to stop; raises `ConfigurationError` where its port is taken."""
-    taken = _bind(settings.host, settings.serving_port)
+    """Run the API until it is told to stop.
+
+    Raises `ConfigurationError` where its port is taken, and `SystemExit`, with the reason logged, where it cannot open.
+    """
     config = uvicorn.Config(
         create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
     )
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down
-        uvicorn.Server(config).run(sockets=[taken])
+    with _bind(settings.host, settings.serving_port) as taken, suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[taken])  # raises KeyboardInterrupt again once it has shut down
 
 
 def _count(request: Request, metrics: Metrics, error: Exception) -> None:

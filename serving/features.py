@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from evergreen.adapters.feast import Features
 
 KIND_OF: Mapping[str, Kind] = {
+    "key": "key",
     "String": "string",
     "Int32": "integer",
     "Int64": "integer",
@@ -31,7 +32,7 @@ KIND_OF: Mapping[str, Kind] = {
     "Float64": "number",
     "UnixTimestamp": "timestamp",
 }
-"""Feast's name of a type → what a request carries for it."""
+"""What `Features.needs` calls a column → what a request carries for it."""
 NAMED_ROWS = 5
 """How many rows a refusal names."""
 
@@ -110,13 +111,11 @@ def needs(features: "Features", service: str) -> dict[str, Kind]:
 
     Raises `FeatureServiceMissing`, and `DataError` for a request column of a type that no request can carry.
     """
-    plan = features._plan(service)  # until Features says it itself
-    columns: dict[str, Kind] = dict.fromkeys(plan.keys, "key")
-    for name, dtype in plan.request.items():
-        if str(dtype) not in KIND_OF:
+    columns = features.needs(service)
+    for name, dtype in columns.items():
+        if dtype not in KIND_OF:
             raise DataError(f"request column {name!r} of feature service {service!r} is a {dtype}; use {list(KIND_OF)}")
-        columns[name] = KIND_OF[str(dtype)]
-    return columns
+    return {name: KIND_OF[dtype] for name, dtype in columns.items()}
 
 
 def joined(frame: pd.DataFrame) -> Examples:

@@ -171,7 +171,7 @@ class LoadedModels:
 
     def _fail(self, release: Release, before: LoadFailure | None, error: Exception) -> None:
         attempts = before.attempts + 1 if before is not None and before.release == release else 1
-        wait_seconds = min(self._max_retry_seconds, self._poll_seconds * 2**attempts)
+        wait_seconds = min(self._max_retry_seconds, self._poll_seconds * 2 ** min(attempts, 16))
         reason = f"revision {release.revision} cannot be loaded: {type(error).__name__}: {error}"
         self._failures[release.model] = LoadFailure(release, reason, attempts, time.monotonic() + wait_seconds)
         self._metrics.load_failures.labels(release.model).inc()
@@ -183,10 +183,5 @@ class LoadedModels:
         self._metrics.serving_version.labels(release.model, "champion").set(release.champion or 0)
         self._metrics.serving_version.labels(release.model, "challenger").set(release.challenger or 0)
         self._metrics.challenger_share.labels(release.model).set(release.challenger_share)
-        logger.info(
-            "%s: champion %s, challenger %s at %.0f%%",
-            release.model,
-            release.champion,
-            release.challenger,
-            100 * release.challenger_share,
-        )
+        beside = f", challenger {release.challenger} at {release.challenger_share:.0%}" if release.challenger else ""
+        logger.info("%s: champion %s%s", release.model, release.champion, beside)

@@ -43,8 +43,14 @@ class LogWriter:
         self._writing = 0
         self._flushing = 0
         self._closing = False
+        self._lost = 0
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="prediction-log", daemon=True)
+
+    @property
+    def lost_rows(self) -> int:
+        """How many predictions were answered and are not in the log, so far."""
+        return self._lost
 
     def start(self) -> None:
         """Start the writing thread."""
@@ -67,11 +73,11 @@ class LogWriter:
                 elif not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     break
             self._show_depth()
-        self._lose(len(predictions) - taken, "the queue is full")
+        self._lose(len(predictions) - taken, "serving shuts down" if self._closing else "the queue is full")
         return taken
 
     def flush(self, timeout_seconds: float = 30.0) -> bool:
-        """Wait until everything queued so far is written or lost; False when that takes longer."""
+        """Wait until the queue is empty: everything is written, or in `lost_rows`. False when that takes longer."""
         with self._changed:
             self._flushing += 1
             self._changed.notify_all()
@@ -80,7 +86,7 @@ class LogWriter:
             return empty
 
     def close(self, timeout_seconds: float = 10.0) -> int:
-        """Refuse new rows, write what is queued for at most `timeout_seconds`, and return how many were lost."""
+        """Refuse new rows, write what is queued for at most `timeout_seconds`, and return how many were lost in all."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -90,8 +96,8 @@ class LogWriter:
             left = len(self._waiting) + self._writing
             self._waiting.clear()
             self._show_depth()
-        self._lose(left, "serving shut down")
-        return left
+        self._lose(left, "serving shut down before they were written")
+        return self._lost
 
     def _run(self) -> None:
         while batch := self._next_batch():
@@ -133,6 +139,8 @@ class LogWriter:
 
     def _lose(self, rows: int, why: str) -> None:
         if rows:
+            with self._changed:
+                self._lost += rows
             self._metrics.log_rows.labels("lost").inc(rows)
             logger.error("%d predictions were answered but are not in the log: %s", rows, why)
 

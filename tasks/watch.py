@@ -8,12 +8,13 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
+from evergreen.adapters.prediction_log import OutcomeCounts
 from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
 from evergreen.monitoring.windows import in_window, newest_mature, sample_by_day, searched
 from evergreen.spec import ModelSpec
 from evergreen.types import DriftReport, ModelVersion, PerformanceReport, RetrainDecision, TrainingSet, Window
-from evergreen.wiring import wiring
+from evergreen.wiring import Wiring, wiring
 
 EVENT = "evergreen.drift.detected"
 PAST_CHECKS = 60
@@ -34,19 +35,24 @@ class Served:
 @task(retries=2, retry_delay_seconds=5)
 def record_outcomes(spec: ModelSpec, as_of: datetime) -> None:
     """Bring the outcomes that became known since the last time into the prediction log."""
+    counts = bring_outcomes(wiring(), spec, as_of)
+    if counts is not None:
+        get_run_logger().info("outcomes: %s new, %s repeated, %s unknown", counts.new, counts.repeated, counts.unknown)
+
+
+def bring_outcomes(wire: Wiring, spec: ModelSpec, as_of: datetime) -> OutcomeCounts | None:
+    """What `record_outcomes` does; None when nothing can be new."""
     from evergreen.adapters.feature_tables import read_outcomes
 
-    wire = wiring()
     with wire.records() as records:
         since = records.predictions.newest_outcome(spec.name) or records.predictions.oldest_answer(spec.name)
     if since is None or since >= as_of:
-        return
+        return None
     # Both ends are inclusive in effect: an outcome that is read again is counted as repeated and changes nothing.
     known = Window(start=since, end=as_of + timedelta(microseconds=1))
     outcomes = read_outcomes(wire.settings.data, spec, known)
     with wire.records() as records:
-        counts = records.predictions.record_outcomes(spec.name, outcomes)
-    get_run_logger().info("outcomes: %s new, %s repeated, %s unknown", counts.new, counts.repeated, counts.unknown)
+        return records.predictions.record_outcomes(spec.name, outcomes)
 
 
 @task(retries=2, retry_delay_seconds=5, persist_result=False)
@@ -77,9 +83,8 @@ def _show_not_judged(spec: ModelSpec, why: str) -> None:
 @task(retries=1, retry_delay_seconds=5, persist_result=False)
 def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport:
     """Draw the Evidently page of this window beside the champion's training rows; keep it with the champion's run."""
-    from evergreen.adapters.feature_tables import load_training_set
-
     from evergreen.adapters.evidently import drift_report
+    from evergreen.adapters.feature_tables import load_training_set
 
     wire = wiring()
     trained_on = load_training_set(served.training_set)

@@ -116,6 +116,8 @@ class AsofOfflineStore(OfflineStore):
             raise DataError(
                 f"the ASOF store joins to a pandas frame of entity rows, not to {entity_df!r}; pass a frame"
             )
+        if entity_df.empty:
+            raise DataError("there are no entity rows to join features to; ask for at least one")
         column = _timestamp_column(entity_df)
         moments = _moments(entity_df[column])
         answer = pa.Table.from_pandas(entity_df, preserve_index=False)

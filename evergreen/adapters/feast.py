@@ -9,6 +9,7 @@ block to `_online_store`.
 """
 
 import contextlib
+import copy
 import importlib
 import io
 import json
@@ -87,7 +88,8 @@ class Features:
         found: list[Any] = []
         for path in sorted(self._repo.glob("*/definitions.py")):
             module = importlib.import_module(f"{self._repo.name}.{path.parent.name}.definitions")
-            found.extend(value for value in vars(module).values() if isinstance(value, _DEFINED))
+            # Feast writes what was materialized into the objects it is given, so it is given copies.
+            found.extend(copy.deepcopy(value) for value in vars(module).values() if isinstance(value, _DEFINED))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # "on-demand views are experimental"
             self._store.apply(found)

@@ -6,6 +6,7 @@ digest. Which version serves stands in Evergreen's `releases` table; the aliases
 Called by tasks and by serving. What a run records is said in `lineage.py`.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -33,7 +34,6 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
 from evergreen.adapters import lineage
-from evergreen.adapters.tables import alone
 from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
@@ -281,7 +281,8 @@ def _first_use(uri: str) -> Iterator[None]:
         yield
         return
     Path(database).parent.mkdir(parents=True, exist_ok=True)
-    with alone(database):
+    with Path(f"{database}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it when its holder dies
         yield
 
 

@@ -108,9 +108,7 @@ class PredictionLog:
 
     def oldest_answer(self, model: str) -> datetime | None:
         """The moment of the oldest prediction; None where there is none."""
-        return self._session.scalar(
-            select(func.min(PredictionRow.event_timestamp)).where(PredictionRow.model == model)
-        )
+        return self._session.scalar(select(func.min(PredictionRow.event_timestamp)).where(PredictionRow.model == model))
 
     def _frame(self, model: str, asked: ColumnElement[bool], as_of: datetime) -> pd.DataFrame:
         later = aliased(OutcomeRow)

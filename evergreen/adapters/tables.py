@@ -6,9 +6,7 @@ that moment on both databases (READ COMMITTED); whoever reads and then writes do
 To add a column: change it here, then `alembic -c deployments/migrations/alembic.ini revision --autogenerate -m WHAT`.
 """
 
-import fcntl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -201,23 +199,21 @@ class TurnstileRow(Base):
 def open_engine(url: str) -> Engine:
     """Connect lazily to SQLite or Postgres; an embedded database's folder is made.
 
-    SQLite: write-ahead log, foreign keys, up to 30 s of waiting for another writer. Every write begins with
-    `BEGIN IMMEDIATE`, so writers queue instead of failing on an upgraded lock.
+    SQLite: write-ahead log, foreign keys, up to 30 s of waiting for another writer. Python's driver begins a
+    transaction with the first write and not with a read, so no reader's lock is ever upgraded and writers queue.
     """
     parsed = _driver(url)
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True)
-    if parsed.database and parsed.database != ":memory:":
+    if parsed.database:
         _make_folder(Path(parsed.database))
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "isolation_level": "IMMEDIATE"})
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = NORMAL")  # with the write-ahead log: durable to a killed process
-        if parsed.database and connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete":
-            with alone(parsed.database):  # SQLite does not wait when two processes switch the mode at once
-                connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA journal_mode = WAL")  # kept in the file: after the first time it costs nothing
 
     return engine
 
@@ -236,7 +232,8 @@ def migrate(url: str) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     engine = open_engine(url)
     try:
-        with engine.connect() as connection, _migration_lock(connection):
+        with engine.connect() as connection:
+            _lock_migrations(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
@@ -268,14 +265,6 @@ def lock(session: Session, name: str) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"name": name}))
 
 
-@contextmanager
-def alone(database: str) -> Iterator[None]:
-    """Hold a file lock beside an SQLite database; the kernel releases it when its holder dies."""
-    with Path(f"{database}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _driver(url: str) -> URL:
     """A plain `postgresql://` means psycopg 3, the driver in the `postgres` extra."""
     parsed = make_url(url)
@@ -294,16 +283,9 @@ def _make_folder(database: Path) -> None:
         ) from error
 
 
-@contextmanager
-def _migration_lock(connection: Connection) -> Iterator[None]:
-    """Hold everyone else's migration off until this transaction has ended."""
-    database = connection.engine.url.database
+def _lock_migrations(connection: Connection) -> None:
+    """Wait for whoever migrates now, and hold others off until this transaction ends: all of a migration or nothing."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        yield
-    elif database and database != ":memory:":
-        with alone(database):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # all of a migration or nothing of it
-            yield
     else:
-        yield
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -124,9 +124,11 @@ def _calibration(limit: float, gap: float) -> Finding:
     return _finding(Cause.DECAY, abs(gap), "max_calibration_gap", limit, reason)
 
 
-def _log_loss(limit: float, now: float, at_gate: float) -> Finding:
-    reason = f"log loss {now:.3f}, {at_gate:.3f} at the gate, may rise {limit:.3f}"
-    return _finding(Cause.DECAY, now - at_gate, "max_log_loss_rise", limit, reason)
+def _log_loss(limit: float | None, now: float, at_gate: float) -> Finding:
+    seen = f"log loss {now:.3f}, {at_gate:.3f} at the gate"
+    if limit is None:
+        return Finding(f"{seen}; shown only, [monitor].max_log_loss_rise is not set")
+    return _finding(Cause.DECAY, now - at_gate, "max_log_loss_rise", limit, f"{seen}, may rise {limit:.3f}")
 
 
 def _age(config: MonitorConfig, performance: PerformanceReport, days: float) -> Finding:

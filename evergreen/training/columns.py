@@ -1,7 +1,7 @@
 """A training set's rows → columnar memory: one array a column, no object a row.
 
-Reads the Parquet file of a `TrainingSet` once, checks what training relies on, and splits the rows by time: the
-holdout is left out, the latest tenth of the rest validates, what is older trains. Free of torch. Called by every
+Reads the Parquet file of a `TrainingSet` once, checks what training relies on, and splits the rows by day: the
+holdout is left out, one day in twenty of the rest validates, the others train. Free of torch. Called by every
 rank.
 """
 
@@ -17,8 +17,9 @@ from evergreen.errors import DataError
 from evergreen.training.preprocessing import Coded, category_key
 from evergreen.types import TrainingSet
 
-VALIDATION_SHARE = 0.1
-"""Of the rows before the holdout, the latest: they calibrate the model and draw its curve, and do not train."""
+VALIDATION_EVERY = 20
+"""One day in so many draws the curve and does not train. Whole days, because the rows of one day are alike; spread over the
+window, because the latest days are what a model can least do without."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Columns:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: slice) -> "Columns":
+    def __getitem__(self, rows: NDArray[np.bool_]) -> "Columns":
         return Columns(
             self.labels[rows],
             {name: values[rows] for name, values in self.numerics.items()},
@@ -42,7 +43,7 @@ class Columns:
 
 
 def read_columns(training_set: TrainingSet) -> tuple[Columns, Columns]:
-    """The rows that train and the later ones that validate; the holdout is never read into either.
+    """The rows that train and those that validate; the holdout is never read into either.
 
     Raises `DataError` when the file is not the one described, has no rows before the holdout, lacks a column, or its labels
     are not zeros and ones of both kinds.
@@ -56,8 +57,8 @@ def read_columns(training_set: TrainingSet) -> tuple[Columns, Columns]:
         else:
             categoricals[name] = _coded(table[name])
     rows = Columns(labels, numerics, categoricals)
-    split = len(rows) - int(len(rows) * VALIDATION_SHARE)
-    training, validation = rows[:split], rows[split:]
+    validates = _days(table) % VALIDATION_EVERY == VALIDATION_EVERY // 2
+    training, validation = rows[~validates], rows[validates]
     if training.labels.min() == training.labels.max():
         raise DataError(
             f"all {len(training):,} training rows of {training_set.model!r} before {training_set.holdout.start} have label "
@@ -86,6 +87,12 @@ def _read(training_set: TrainingSet) -> pa.Table:
             f"{training_set.rows:,} are in it. Ask for a later moment, or lower [train].holdout_days in the model's file."
         )
     return table
+
+
+def _days(table: pa.Table) -> NDArray[np.int64]:
+    """Days in UTC since that of the oldest row."""
+    days = table["event_timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy() // 86_400_000_000
+    return days - days.min()  # type: ignore[no-any-return]
 
 
 def _labels(table: pa.Table, training_set: TrainingSet) -> NDArray[np.float32]:

@@ -17,13 +17,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evergreen import errors
 from evergreen.errors import ArtifactError, EvergreenError, TrainingFailed
 from evergreen.training.artifact import artifact_digest, write_durably
 from evergreen.training.job import TrainingJob
-from evergreen.training.processes import ERROR_MARK, die_with_parent, locked, stop_session
+from evergreen.training.processes import ERROR_MARK, die_with_parent, locked, stop_session, tell
 from evergreen.types import TrainedModel
+
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
 
 _LAST_LINES = 20
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -113,25 +117,13 @@ def _name_of(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
 
 
-def main(job_file: str, parent: int) -> int:
-    """The program: run the ranks of one job on this machine; returns the exit status."""
-    die_with_parent(parent)
-    started = time.time()
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # look for GPUs without opening them: ranks are forked
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def _configuration(job: TrainingJob, notes: Path) -> "LaunchConfig":
     import torch
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import LaunchConfig
 
-    from evergreen.training.worker import run_rank
-
-    for name in ("torch.distributed", "torch.distributed.elastic", "torch.multiprocessing"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    job = TrainingJob.model_validate_json(Path(job_file).read_text())
     gpus = torch.cuda.device_count()
-    notes = job.path / "elastic"
-    config = LaunchConfig(
+    return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=min(job.spec.train.ranks, gpus) if gpus else job.spec.train.ranks,
@@ -143,11 +135,28 @@ def main(job_file: str, parent: int) -> int:
         start_method="spawn" if gpus else "fork",  # a fork shares what is imported: seconds less a rank
         logs_specs=DefaultLogsSpecs(log_dir=str(notes)),
     )
+
+
+def main(job_file: str, parent: int) -> int:
+    """The program: run the ranks of one job on this machine; returns the exit status."""
+    die_with_parent(parent)
+    started = time.time()
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # look for GPUs without opening them: ranks are forked
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+
+    from evergreen.training.worker import run_rank
+
+    for name in ("torch.distributed", "torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    job = TrainingJob.model_validate_json(Path(job_file).read_text())
+    notes = job.path / "elastic"
     try:
-        elastic_launch(config, run_rank)(job_file, started, os.getpid())
+        elastic_launch(_configuration(job, notes), run_rank)(job_file, started, os.getpid())
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        print(f"rank {rank} ended first, with {_name_of(failure.exitcode)}", flush=True)
+        tell(f"rank {rank} ended first, with {_name_of(failure.exitcode)}")
         return 1
     finally:
         shutil.rmtree(notes, ignore_errors=True)

@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 
 from evergreen.errors import ArtifactError
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
-from evergreen.training.calibration import Calibration
 from evergreen.training.loop import logits_of
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.preprocessing import Column, Encoder, Preprocessing
@@ -38,7 +37,6 @@ class ModelDescription(Fact):
     model: str
     shape: NetworkShape
     preprocessing: Preprocessing
-    calibration: Calibration
     lineage: dict[str, Any]
     """What it was made from; see `TrainingJob.lineage`."""
 
@@ -95,7 +93,7 @@ class Predictor:
         another length or not numeric.
         """
         logits = logits_of(self._network, Rows.of(self._encoder.encode_cells(columns)))
-        return self.description.calibration(logits.numpy().astype(np.float64))
+        return torch.sigmoid(logits.double()).numpy()
 
 
 class PyfuncModel:

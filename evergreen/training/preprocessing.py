@@ -69,7 +69,7 @@ class Coded:
     codes: NDArray[np.int32]
     keys: tuple[str | None, ...]
 
-    def __getitem__(self, rows: slice) -> "Coded":
+    def __getitem__(self, rows: NDArray[np.bool_]) -> "Coded":
         return Coded(self.codes[rows], self.keys)
 
 

@@ -19,6 +19,11 @@ _PR_SET_PDEATHSIG = 1
 _PATIENCE_SECONDS = 5.0
 
 
+def tell(line: str) -> None:
+    """Print a line in one write, so that those of processes that share the pipe do not end up inside each other."""
+    print(f"{line}\n", end="", flush=True)
+
+
 def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when its parent ends, however it ends; elsewhere this does nothing.
 

@@ -17,16 +17,15 @@ from evergreen.errors import CheckpointError, EvergreenError
 from evergreen.training import loop, preprocessing
 from evergreen.training.artifact import write_artifact, write_durably
 from evergreen.training.batches import BatchOrder
-from evergreen.training.calibration import calibrate
 from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.columns import Columns, read_columns
 from evergreen.training.job import TrainingJob
 from evergreen.training.loop import TrainState
-from evergreen.training.model import Network, NetworkShape, Rows, build_network
+from evergreen.training.model import NetworkShape, Rows, build_network
 from evergreen.training.parallel import Place, process_group
 from evergreen.training.predictor import ModelDescription, pack
 from evergreen.training.preprocessing import Encoder, Preprocessing
-from evergreen.training.processes import ERROR_MARK, die_with_parent
+from evergreen.training.processes import ERROR_MARK, die_with_parent, tell
 from evergreen.types import TrainedModel
 
 _LINES = 20
@@ -44,10 +43,10 @@ def run_rank(job_file: str, started: float, launcher: int) -> None:
         with process_group() as place:
             train_rank(job, place, started)
     except EvergreenError as error:
-        print(ERROR_MARK + json.dumps({"kind": type(error).__name__, "message": str(error)}), flush=True)
+        tell(ERROR_MARK + json.dumps({"kind": type(error).__name__, "message": str(error)}))
         sys.exit(1)
     except Exception:
-        traceback.print_exc()
+        tell(traceback.format_exc().rstrip())
         sys.exit(1)
 
 
@@ -119,7 +118,7 @@ class Chronicle:
     def say(self, line: str) -> None:
         """One line to whoever launched the job."""
         if self.place.leads:
-            print(line, flush=True)
+            tell(line)
 
     def refused(self, error: CheckpointError) -> None:
         """A checkpoint that is not used."""
@@ -149,11 +148,6 @@ class Chronicle:
             self._checkpoints.save(state.step, state.to_dict())
             self._saved_at = time.monotonic()
 
-    def validation_logits(self, network: Network) -> tuple[torch.Tensor, torch.Tensor]:
-        """(rows,) logits and labels of the rows that validate."""
-        rows, labels = self._validation
-        return loop.logits_of(network, rows), labels
-
     def _progress(self, state: TrainState, loss: float) -> None:
         now = time.monotonic()
         speed = self._rows_since / max(now - self._said_at, 1e-9)
@@ -164,8 +158,9 @@ class Chronicle:
     def _close_epoch(self, state: TrainState) -> None:
         epoch = self._order.epoch(state.step - 1) + 1
         row = {"step": float(state.step), "epoch": float(epoch), "train_loss": state.epoch_loss / state.epoch_rows}
-        logits, labels = self.validation_logits(state.network)
+        rows, labels = self._validation
         if len(labels):
+            logits = loop.logits_of(state.network, rows)
             row["validation_loss"] = float(torch.nn.functional.binary_cross_entropy_with_logits(logits, labels))
         state.curve.append(row)
         state.epoch_loss, state.epoch_rows = 0.0, 0
@@ -180,14 +175,10 @@ def _tensors(encoder: Encoder, columns: Columns) -> tuple[Rows, torch.Tensor]:
 def _finish(
     job: TrainingJob, state: TrainState, fitted: Preprocessing, chronicle: Chronicle, resumed_from: int, started: float
 ) -> None:
-    logits, labels = chronicle.validation_logits(state.network)
-    calibration = calibrate(logits.double().numpy(), labels.double().numpy())
-    chronicle.say(f"calibrated: scale {calibration.scale:.3f} shift {calibration.shift:+.3f}")
     description = ModelDescription(
         model=job.spec.name,
         shape=state.network.shape,
         preprocessing=fitted,
-        calibration=calibration,
         lineage=job.lineage,
     )
     digest = write_artifact(job.model_path, pack(description, state.network))

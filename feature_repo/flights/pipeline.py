@@ -88,10 +88,13 @@ def _arrive(data: Path, table: str, after: datetime | None, until: datetime) -> 
     rows = source.known_between(data, table, reopened, until)
     checked = check(table, rows)
     days = sorted(set(rows["known_at"].dt.date))
-    for folder, part in (("raw", checked.good), ("quarantine", checked.bad)):
-        write_partitions(
-            data / folder / table, in_utc(pa.Table.from_pandas(part, preserve_index=False)), "known_at", days
-        )
+    schema = source.schema(data, table)  # a day whose tail numbers are all missing still has a column of texts
+    for folder, part, columns in (
+        ("raw", checked.good, schema),
+        ("quarantine", checked.bad, schema.append(pa.field("reasons", pa.string()))),
+    ):
+        arrow = pa.Table.from_pandas(part, schema=columns, preserve_index=False)
+        write_partitions(data / folder / table, arrow, "known_at", days)
     _report(data / "quarantine" / table, table, days, rows, checked.bad)
 
     new = [int((part["known_at"] > after).sum()) if after else len(part) for part in (rows, checked.good, checked.bad)]

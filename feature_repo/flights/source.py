@@ -21,6 +21,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from feature_repo.flights.partitions import in_utc, write_atomically
 
@@ -45,9 +46,14 @@ def known_between(data: Path, table: str, after: datetime | None, until: datetim
         connection.execute("SET TimeZone = 'UTC'")
         return connection.execute(
             "SELECT * FROM read_parquet($path) WHERE known_at <= $until AND ($after IS NULL OR known_at > $after) "
-            "ORDER BY known_at",
+            "ORDER BY known_at, 1",
             {"path": str(path), "after": after, "until": until},
         ).df()
+
+
+def schema(data: Path, table: str) -> pa.Schema:
+    """Columns and types of a raw table."""
+    return pq.read_schema(_kept(data, table)).remove_metadata()
 
 
 def _kept(data: Path, table: str) -> Path:

@@ -6,8 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, RequestSource, ValueType
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    RepoConfig,
+    RequestSource,
+    ValueType,
+)
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, String
 from hypothesis import HealthCheck, given, settings
@@ -35,13 +47,27 @@ def a_view(name: str, keys: list[Entity], ttl: timedelta, **source: Any) -> Feat
     )
 
 
+MICROSECONDS = pa.timestamp("us", tz="UTC")
+SCHEMA = pa.schema(
+    {
+        "airport": pa.string(),
+        "airline": pa.string(),
+        "event_timestamp": MICROSECONDS,
+        "created": MICROSECONDS,
+        "value": pa.float64(),
+    }
+)
 VALUE = {"value": "one_value"}
 VIEWS = [
     a_view("one", [airport], timedelta(hours=12), field_mapping=VALUE),
     a_view("two", [airport, airline], timedelta(hours=6), field_mapping={"value": "two_value"}),
     a_view("forever", [airport], FOREVER, field_mapping={"value": "forever_value"}),
     a_view(
-        "made", [airline], timedelta(hours=18), created_timestamp_column="created", field_mapping={"value": "made_value"}
+        "made",
+        [airline],
+        timedelta(hours=18),
+        created_timestamp_column="created",
+        field_mapping={"value": "made_value"},
     ),
 ]
 
@@ -76,12 +102,15 @@ def keep(store: FeatureStore) -> Callable[[Sequence[Row]], None]:
         )
         for day, part in frame.groupby(frame["event_timestamp"].dt.date):
             assert isinstance(day, date)
-            part.to_parquet(folder / f"day={day.isoformat()}.parquet", index=False)
+            table = pa.Table.from_pandas(part, schema=SCHEMA, preserve_index=False)
+            pq.write_table(table, folder / f"day={day.isoformat()}.parquet")
 
     return write
 
 
-def a_row(hours: float, value: float | None, *, airport: str | None = "JFK", airline: str | None = "B6", created: float = 0) -> Row:
+def a_row(
+    hours: float, value: float | None, *, airport: str | None = "JFK", airline: str | None = "B6", created: float = 0
+) -> Row:
     return {
         "airport": airport,
         "airline": airline,
@@ -139,7 +168,9 @@ ROWS = st.lists(
     max_size=25,
 )
 QUESTIONS = st.lists(
-    st.fixed_dictionaries({"airport": AIRPORTS, "airline": AIRLINES, "event_timestamp": MOMENTS}), min_size=1, max_size=12
+    st.fixed_dictionaries({"airport": AIRPORTS, "airline": AIRLINES, "event_timestamp": MOMENTS}),
+    min_size=1,
+    max_size=12,
 )
 
 

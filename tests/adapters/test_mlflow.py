@@ -471,13 +471,13 @@ def open_registry(home: Path) -> None:
 @pytest.mark.slow
 def test_processes_that_open_an_empty_registry_at_once_all_succeed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=open_registry, args=(tmp_path,)) for _ in range(3)]
+    processes = [context.Process(target=open_registry, args=(tmp_path,)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(120)
 
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import numpy as np
 
 from evergreen.spec import ModelSpec, parse_spec
 from evergreen.training.artifact import write_artifact
-from evergreen.training.calibration import Calibration
 from evergreen.training.model import NetworkShape, build_network
 from evergreen.training.predictor import ModelDescription, pack
 from evergreen.training.preprocessing import Coded, Encoder, fit
@@ -91,9 +90,7 @@ def an_artifact(folder: Path, inputs: Mapping[str, Literal["numeric", "categoric
         embedding_bins=4,
         embedding_width=2,
     )
-    description = ModelDescription(
-        model="taxi", shape=shape, preprocessing=fitted, calibration=Calibration(), lineage={"seed": seed}
-    )
+    description = ModelDescription(model="taxi", shape=shape, preprocessing=fitted, lineage={"seed": seed})
     return write_artifact(folder, pack(description, build_network(shape, seed)))
 
 

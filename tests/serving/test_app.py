@@ -1,6 +1,9 @@
 """The API as a client meets it: real store, real models, real registry, real tables."""
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,8 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving_factories import NOON, a_flight, counted, eventually
 from sqlalchemy import text
 
-from evergreen.errors import ConfigurationError
-from evergreen.settings import Settings
+from evergreen.settings import ROOT, Settings
 from evergreen.types import Release, Window
 from evergreen.wiring import Wiring
 from serving.app import create_app, serve
@@ -343,9 +345,11 @@ def torn(folder: Path) -> Iterator[None]:
     whole = {path: path.read_bytes() for path in weights}
     for path, content in whole.items():
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    yield
-    for path, content in whole.items():
-        path.write_bytes(content)
+    try:
+        yield
+    finally:
+        for path, content in whole.items():
+            path.write_bytes(content)
 
 
 def refuses(api: Api, number: int) -> dict[str, Any]:
@@ -426,12 +430,14 @@ def away(path: Path, disconnect: Callable[[], None]) -> Iterator[None]:
         if (found := Path(f"{path}{suffix}")).exists():
             found.rename(f"{aside}{suffix}")
     path.mkdir()
-    yield
-    disconnect()
-    path.rmdir()
-    for suffix in ("", "-wal", "-shm"):
-        if (found := Path(f"{aside}{suffix}")).exists():
-            found.rename(f"{path}{suffix}")
+    try:
+        yield
+    finally:
+        disconnect()
+        path.rmdir()
+        for suffix in ("", "-wal", "-shm"):
+            if (found := Path(f"{aside}{suffix}")).exists():
+                found.rename(f"{path}{suffix}")
 
 
 def test_serving_goes_on_while_the_database_is_away_and_logs_when_it_is_back(api: Api) -> None:
@@ -477,8 +483,37 @@ def test_the_openapi_page_tells_a_client_what_to_send(api: Api) -> None:
     assert api.predict(example).status_code == 200
 
 
-def test_a_port_that_is_taken_gets_a_clear_error(tmp_path: Path) -> None:
+def test_a_server_that_stops_writes_what_it_answered(installation: Wiring, api: Api) -> None:
+    other = create_app(installation.settings)
+    with served(other) as client:
+        body = {"rows": a_flight(example_id="last-words"), "as_of": NOON.isoformat()}
+        assert client.post("/predict/flight_delay", json=body).status_code == 200
+
+    assert len(api.logged("last-words")) == 1
+
+
+def test_a_port_that_is_taken_gets_a_clear_error_and_no_traceback(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=rf"cannot listen on 127.0.0.1:{port}: .*EVERGREEN_SERVING_PORT"):
-            serve(Settings(home=tmp_path, serving_port=port))
+        environment = {**os.environ, "EVERGREEN_HOME": str(tmp_path), "EVERGREEN_SERVING_PORT": str(port)}
+        ended = subprocess.run(
+            [sys.executable, "-m", "serving"], env=environment, cwd=ROOT, capture_output=True, text=True
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"serving cannot listen on 127.0.0.1:{port}: Address already in use. "
+        "Stop what holds the port, or choose another with EVERGREEN_SERVING_PORT (and EVERGREEN_HOST).\n"
+    )
+
+
+def test_a_server_that_cannot_start_says_why_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "evergreen.db").mkdir()  # no database can be here
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    with pytest.raises(SystemExit) as ended:
+        serve(Settings(home=tmp_path, serving_port=port))
+
+    assert ended.value.code == 3
+    assert "EVERGREEN_DATABASE_URL" in capsys.readouterr().err

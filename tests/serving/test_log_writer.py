@@ -140,7 +140,7 @@ def test_a_dead_log_counts_every_answer_as_lost() -> None:
         log.record([a_prediction(number) for number in range(5)])
         assert log.flush()
 
-    assert counted(metrics, "log_rows_total", outcome="lost") == 5
+    assert counted(metrics, "log_rows_total", outcome="lost") == log.lost_rows == 5
     assert counted(metrics, "log_queue_rows") == 0
 
 

@@ -1,6 +1,6 @@
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergreen.types import Release
@@ -20,6 +20,7 @@ def a_release(share: float, champion: int = 1, challenger: int | None = 2, model
     )
 
 
+@settings(deadline=None)  # a busy machine is not a fault
 @given(keys=KEYS, share=SHARES)
 def test_the_same_key_meets_the_same_version_whoever_else_asks(keys: list[str], share: float) -> None:
     release = a_release(share)
@@ -30,6 +31,7 @@ def test_the_same_key_meets_the_same_version_whoever_else_asks(keys: list[str], 
     assert together == alone
 
 
+@settings(deadline=None)  # a busy machine is not a fault
 @given(keys=KEYS, one=SHARES, other=SHARES)
 def test_raising_the_share_only_moves_keys_to_the_challenger(keys: list[str], one: float, other: float) -> None:
     low, high = sorted((one, other))
@@ -39,11 +41,13 @@ def test_raising_the_share_only_moves_keys_to_the_challenger(keys: list[str], on
     assert all(later == "challenger" for earlier, later in zip(before, after, strict=True) if earlier == "challenger")
 
 
+@settings(deadline=None)  # a busy machine is not a fault
 @given(keys=KEYS)
 def test_a_share_of_one_takes_every_key(keys: list[str]) -> None:
     assert set(roles(a_release(1.0), keys)) <= {"challenger"}
 
 
+@settings(deadline=None)  # a busy machine is not a fault
 @given(keys=KEYS)
 def test_without_a_challenger_the_champion_answers_every_key(keys: list[str]) -> None:
     assert set(roles(a_release(0.0, challenger=None), keys)) <= {"champion"}
@@ -66,6 +70,7 @@ def test_the_next_challenger_meets_other_keys() -> None:
     assert 0.45 < same < 0.55
 
 
+@settings(deadline=None)  # a busy machine is not a fault
 @given(key=st.text(), challenger=st.integers(1, 10_000))
 def test_a_point_is_in_the_half_open_unit_interval(key: str, challenger: int) -> None:
     assert 0.0 <= point_of("flight_delay", challenger, key) < 1.0

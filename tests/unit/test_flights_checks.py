@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.flights.checks import check
@@ -44,7 +44,13 @@ def weather(*changes: dict[str, Any]) -> pd.DataFrame:
     calm = {"temp": 50.0, "dewp": 40.0, "humid": 60.0, "wind_dir": 90.0, "wind_speed": 5.0, "wind_gust": math.nan}
     clear = {"precip": 0.0, "pressure": 1013.0, "visib": 10.0}
     rows = [
-        {"origin": "EWR", **calm, **clear, "observed_at": AT + timedelta(hours=n), "known_at": AT + timedelta(hours=n + 1)}
+        {
+            "origin": "EWR",
+            **calm,
+            **clear,
+            "observed_at": AT + timedelta(hours=n),
+            "known_at": AT + timedelta(hours=n + 1),
+        }
         | change
         for n, change in enumerate(changes)
     ]
@@ -117,6 +123,7 @@ def test_an_empty_batch_is_let_in() -> None:
     assert checked.bad.empty
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.fixed_dictionaries(

@@ -7,7 +7,9 @@ import pytest
 
 from feature_repo.flights import source
 
-AIRPORTS = pd.DataFrame({"faa": ["ORD", "LAX", "BOS"], "tzone": ["America/Chicago", "America/Los_Angeles", "America/New_York"]})
+AIRPORTS = pd.DataFrame(
+    {"faa": ["ORD", "LAX", "BOS"], "tzone": ["America/Chicago", "America/Los_Angeles", "America/New_York"]}
+)
 
 
 def a_flight(**changed: Any) -> pd.DataFrame:
@@ -36,7 +38,9 @@ def test_an_arrival_after_midnight_is_on_the_next_day() -> None:
 def test_midnight_written_as_2400_is_the_end_of_the_day() -> None:
     evening = {"time_hour": "2013-07-02T02:00:00Z", "minute": 0, "dest": "BOS"}
 
-    assert arrival(**evening, sched_arr_time=2400) == arrival(**evening, sched_arr_time=0) == "2013-07-02T04:00:00+00:00"
+    assert (
+        arrival(**evening, sched_arr_time=2400) == arrival(**evening, sched_arr_time=0) == "2013-07-02T04:00:00+00:00"
+    )
 
 
 def test_an_airport_in_puerto_rico_that_the_register_lacks_has_its_clock() -> None:

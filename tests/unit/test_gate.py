@@ -92,6 +92,13 @@ def test_a_slice_of_few_rows_is_not_judged() -> None:
     assert decide(candidate, champion, RULES).passed
 
 
+def test_a_slice_of_just_enough_rows_is_judged() -> None:
+    champion = an_evaluation(slices={"carrier=OO": some_scores(300, log_loss=0.1)})
+    candidate = an_evaluation(slices={"carrier=OO": some_scores(300, log_loss=9.9)})
+
+    assert not decide(candidate, champion, RULES).passed
+
+
 def test_all_that_is_wrong_is_said_at_once() -> None:
     decision = decide(an_evaluation(rows=10, days=1, log_loss=0.9, auc=0.5), an_evaluation(rows=10, days=1), RULES)
 

@@ -14,20 +14,26 @@ from evergreen.training.columns import read_columns
 from evergreen.types import Window
 
 
-def test_the_holdout_is_left_out_and_the_latest_rows_validate(tmp_path: Path) -> None:
-    training, validation = read_columns(a_training_set(tmp_path, rows=1_000))
+def trains(frame: pd.DataFrame) -> pd.DataFrame:
+    day = (frame["event_timestamp"] - START).dt.days
+    return frame[(day < 27) & (day != 10)]
 
-    frame = some_rows(1_000)
-    assert (len(training), len(validation)) == (810, 90)
-    assert training.numerics["delay"].tolist() == frame["delay"][:810].astype(np.float32).tolist()
-    assert validation.labels.tolist() == frame["label"][810:900].tolist()
+
+def test_the_holdout_is_left_out_and_one_day_in_twenty_validates(tmp_path: Path) -> None:
+    training, validation = read_columns(a_training_set(tmp_path, rows=3_000))
+
+    frame = some_rows(3_000)  # a hundred a day for thirty days, the last three of them the holdout
+    assert (len(training), len(validation)) == (2_600, 100)
+    assert validation.labels.tolist() == frame["label"][1_000:1_100].tolist()
+    expected = frame["delay"][:2_700].drop(range(1_000, 1_100))
+    assert training.numerics["delay"].tolist() == expected.astype(np.float32).tolist()
 
 
 def test_numbers_are_float32_with_nan_where_missing_and_categories_are_codes(tmp_path: Path) -> None:
     training, _ = read_columns(a_training_set(tmp_path))
 
     gap, carrier = training.numerics["gap"], training.categoricals["carrier"]
-    expected = some_rows().iloc[: len(training)]
+    expected = trains(some_rows())
     assert gap.dtype == np.float32
     assert np.array_equal(np.isnan(gap), expected["gap"].isna())
     assert [carrier.keys[code] for code in carrier.codes] == expected["carrier"].tolist()
@@ -37,7 +43,7 @@ def test_pandas_categories_are_read_as_well_as_text(tmp_path: Path) -> None:
     training, _ = read_columns(a_training_set(tmp_path, change=lambda f: f.astype({"carrier": "category"})))
 
     carrier = training.categoricals["carrier"]
-    assert [carrier.keys[code] for code in carrier.codes] == some_rows()["carrier"][: len(training)].tolist()
+    assert [carrier.keys[code] for code in carrier.codes] == trains(some_rows())["carrier"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,7 @@ def test_pandas_categories_are_read_as_well_as_text(tmp_path: Path) -> None:
     [
         (lambda f: f.drop(columns="label"), r"lacks columns \['label'\]"),
         (lambda f: f.drop(columns=["gap", "town"]), r"lacks columns \['gap', 'town'\]"),
-        (lambda f: f.assign(label=1), "all 1,620 training rows of 'toy' .* have label 1"),
+        (lambda f: f.assign(label=1), "all 1,73. training rows of 'toy' .* have label 1"),
         (lambda f: f.assign(label=f["label"] * 2), r"labels of 'toy' are not 0 or 1 \(the first is 2.0\)"),
         (lambda f: f.assign(label=f["label"].where(f.index != 3)), r"1 of 1,800 labels .* \(the first is nan\)"),
         (lambda f: f.assign(gap="text"), "feature 'gap' is numeric, but its column is .*string"),

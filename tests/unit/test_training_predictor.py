@@ -100,7 +100,7 @@ def test_threads_share_it(predictor: Predictor) -> None:
 def test_bytes_that_changed_are_refused(copy: Path, job: TrainingJob) -> None:
     digest = artifact_digest(job.model_path)
     description = json.loads((copy / "model.json").read_text())
-    description["calibration"]["shift"] += 0.5
+    description["preprocessing"]["numerics"][0]["scores"][0] += 0.5
     (copy / "model.json").write_text(json.dumps(description))
 
     with pytest.raises(ArtifactError, match=f"expected {digest}: its bytes changed since it was made"):

@@ -1,0 +1,232 @@
+"""The feature store as the rest of the system uses it: registration, freshness, and law 2 on a thousand real flights."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from flights_history import END
+
+from evergreen.adapters import feature_tables
+from evergreen.adapters.feast import Features
+from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
+from evergreen.settings import Settings
+from evergreen.spec import ModelSpec, load_spec
+from evergreen.types import Window
+
+SERVICE = "flight_delay"
+MOMENTS = [
+    datetime(2013, 2, 8, 20, 7, tzinfo=UTC),  # a storm begins
+    datetime(2013, 2, 9, 14, 0, tzinfo=UTC),  # and has closed the airports
+    datetime(2013, 2, 10, 4, 30, tzinfo=UTC),  # night
+    datetime(2013, 2, 20, 12, 59, 59, tzinfo=UTC),
+    datetime(2013, 2, 27, 23, 15, tzinfo=UTC),
+]
+REDIS = os.environ.get("EVERGREEN_TEST_REDIS", "localhost:6379,db=11")
+
+
+def a_store(history: Settings, home: Path, **settings: Any) -> Features:
+    """A store of its own over the tables of `history`."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "data").symlink_to(history.data)
+    features = Features(Settings(home=home, **settings))
+    features.apply()
+    return features
+
+
+@pytest.fixture
+def spec(history: Settings) -> ModelSpec:
+    return load_spec(history.models_dir / "flight_delay.toml")
+
+
+@pytest.fixture
+def fresh(history: Settings, tmp_path: Path) -> Features:
+    """Nothing is materialized yet."""
+    return a_store(history, tmp_path / "home")
+
+
+@pytest.fixture
+def on_redis(history: Settings, tmp_path: Path) -> Iterator[Features]:
+    redis = pytest.importorskip("redis")
+    address, _, database = REDIS.partition(",db=")
+    host, _, port = address.partition(":")
+    client = redis.Redis(host=host, port=int(port), db=int(database or 0))
+    try:
+        client.flushdb()
+    except redis.exceptions.ConnectionError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"no Redis at {REDIS} (EVERGREEN_TEST_REDIS): {error}")
+    yield a_store(history, tmp_path / "home", online_store="redis", redis_url=REDIS)
+    client.flushdb()
+    client.close()
+
+
+def asked_at(history: Settings, spec: ModelSpec, moment: datetime, count: int) -> pd.DataFrame:
+    """`count` flights that leave from two hours after `moment` on, all asked about at that moment."""
+    window = Window(start=moment, end=moment + timedelta(hours=20))
+    examples = feature_tables.read_examples(history.data, spec, window, END).head(count)
+    assert len(examples) == count
+    return examples.assign(event_timestamp=pd.Timestamp(moment))
+
+
+def columns(examples: pd.DataFrame, features: Features) -> dict[str, list[Any]]:
+    names = features.needs(SERVICE)
+    return {name: [as_python(value) for value in examples[name]] for name in names}
+
+
+def as_python(value: Any) -> Any:
+    return value.to_pydatetime() if isinstance(value, pd.Timestamp) else value
+
+
+def mismatches(features: Features, examples: pd.DataFrame, moment: datetime) -> list[str]:
+    trained = features.historical(SERVICE, examples)
+    served = features.online(SERVICE, columns(examples, features), moment)
+    faults = []
+    for name, values in served.columns.items():
+        for row, (online, offline) in enumerate(zip(values, trained[name], strict=True)):
+            if not (online is None and pd.isna(offline)) and online != offline:
+                faults.append(f"{examples['example_id'].iloc[row]} {name}: served {online}, trained on {offline}")
+    return faults
+
+
+def test_a_thousand_served_rows_equal_their_training_rows(history: Settings, spec: ModelSpec, fresh: Features) -> None:
+    for moment in MOMENTS:
+        fresh.materialize(moment)
+        assert mismatches(fresh, asked_at(history, spec, moment, 200), moment) == []
+
+
+def test_rows_served_from_redis_equal_their_training_rows(
+    history: Settings, spec: ModelSpec, on_redis: Features
+) -> None:
+    for moment in MOMENTS[:2]:
+        on_redis.materialize(moment)
+        assert mismatches(on_redis, asked_at(history, spec, moment, 100), moment) == []
+
+
+def test_values_that_outlived_their_view_are_not_served_and_neither_is_what_is_made_of_them(
+    history: Settings, spec: ModelSpec, fresh: Features
+) -> None:
+    moment = MOMENTS[3]
+    fresh.materialize(moment)
+    examples = asked_at(history, spec, moment, 50)
+
+    later = fresh.online(SERVICE, columns(examples, fresh), moment + timedelta(hours=37))
+
+    assert all({"origin_weather", "origin_congestion", "aircraft_last_leg"} <= set(views) for views in later.stale)
+    assert not any("route_rates" in views for views in later.stale[:1])
+    for name in ("temperature", "overdue_departures", "leg_delay", "hours_since_leg", "leg_slack_minutes"):
+        assert set(later.columns[name]) == {None}
+    assert None not in later.columns["local_hour"]
+    assert any(value is not None for value in later.columns["aircraft_age_years"])
+
+
+def test_values_from_after_the_moment_asked_about_are_not_served(
+    history: Settings, spec: ModelSpec, fresh: Features
+) -> None:
+    fresh.materialize(MOMENTS[3])
+    examples = asked_at(history, spec, MOMENTS[1], 20)
+
+    answer = fresh.online(SERVICE, columns(examples, fresh), MOMENTS[1])
+
+    assert all({"origin_weather", "origin_congestion", "carrier_origin_rates"} <= set(views) for views in answer.stale)
+    assert set(answer.columns["carrier_late_rate_7d"]) == {None}
+
+
+def test_an_unknown_airport_is_answered_from_nothing_and_named(fresh: Features) -> None:
+    fresh.materialize(MOMENTS[0])
+    rows = {
+        "origin": ["EWR", "XXX", None],
+        "dest": ["ORD", "ORD", "ORD"],
+        "carrier": ["UA", "UA", "UA"],
+        "tailnum": ["N14228", "N14228", "N14228"],
+        "scheduled_departure": ["2013-02-08T22:07:00+00:00"] * 3,
+        "scheduled_arrival": ["2013-02-09T00:37:00+00:00"] * 3,
+        "distance": [719, 719, 719],
+    }
+
+    answer = fresh.online(SERVICE, rows, MOMENTS[0])
+
+    assert answer.unknown == [False, True, True]
+    assert answer.columns["temperature"][0] is not None
+    assert answer.columns["temperature"][1:] == [None, None]
+    assert answer.columns["block_minutes"] == [150.0] * 3
+    assert "origin_weather" in answer.stale[1]
+    assert "origin_weather" not in answer.stale[0]
+
+
+def test_an_online_store_does_not_go_back_in_time(history: Settings, spec: ModelSpec, fresh: Features) -> None:
+    fresh.materialize(MOMENTS[1])
+    fresh.materialize(MOMENTS[0])
+
+    assert mismatches(fresh, asked_at(history, spec, MOMENTS[1], 20), MOMENTS[1]) == []
+
+
+def test_applying_again_keeps_what_was_materialized(history: Settings, spec: ModelSpec, fresh: Features) -> None:
+    fresh.materialize(MOMENTS[0])
+    fresh.apply()
+
+    assert mismatches(fresh, asked_at(history, spec, MOMENTS[0], 20), MOMENTS[0]) == []
+
+
+def test_two_installations_in_one_process_do_not_know_of_each_other(
+    history: Settings, spec: ModelSpec, fresh: Features, tmp_path: Path
+) -> None:
+    fresh.materialize(MOMENTS[3])
+    fresh.apply()
+    other = a_store(history, tmp_path / "other")
+
+    other.materialize(MOMENTS[0])
+
+    assert mismatches(other, asked_at(history, spec, MOMENTS[0], 20), MOMENTS[0]) == []
+
+
+def test_another_process_of_the_same_installation_answers_the_same(
+    history: Settings, spec: ModelSpec, fresh: Features, tmp_path: Path
+) -> None:
+    fresh.materialize(MOMENTS[0])
+    other = Features(Settings(home=tmp_path / "home"))
+
+    assert mismatches(other, asked_at(history, spec, MOMENTS[0], 20), MOMENTS[0]) == []
+
+
+def test_inputs_are_the_services_features_and_then_the_entities_named(features: Features) -> None:
+    inputs = features.inputs(SERVICE, ["carrier", "origin", "dest"])
+
+    assert list(inputs)[-3:] == ["carrier", "origin", "dest"]
+    assert inputs["carrier"] == "categorical"
+    assert inputs["temperature"] == inputs["leg_slack_minutes"] == "numeric"
+    assert "leg_ready_at" not in inputs  # a moment: read for the on-demand view only
+    assert len(inputs) == 51
+
+
+def test_a_service_that_does_not_exist_is_refused_with_those_that_do(features: Features) -> None:
+    with pytest.raises(
+        FeatureServiceMissing, match=r"no feature service 'flight_delays'.*known services: \['flight_delay'\]"
+    ):
+        features.inputs("flight_delays", [])
+
+
+def test_a_row_without_a_column_it_needs_is_refused_by_name(features: Features) -> None:
+    with pytest.raises(DataError, match=r"needs the columns \['tailnum', 'scheduled_departure'"):
+        features.online(SERVICE, {"origin": ["EWR"], "dest": ["ORD"], "carrier": ["UA"]}, END)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("scheduled_departure", "yesterday"), ("distance", "far"), ("distance", None)]
+)
+def test_a_value_that_cannot_be_read_is_refused_by_name(fresh: Features, column: str, value: Any) -> None:
+    fresh.materialize(MOMENTS[0])
+    rows = {"origin": ["EWR"], "dest": ["ORD"], "carrier": ["UA"], "tailnum": ["N14228"]}
+    times = {"scheduled_departure": ["2013-02-08T22:07:00Z"], "scheduled_arrival": ["2013-02-09T00:37:00Z"]}
+
+    with pytest.raises(DataError, match=f"request column '{column}'"):
+        fresh.online(SERVICE, rows | times | {"distance": [719.0]} | {column: [value]}, MOMENTS[0])
+
+
+def test_a_feature_repository_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="EVERGREEN_FEATURE_REPO"):
+        Features(Settings(home=tmp_path, feature_repo=tmp_path / "nowhere"))
