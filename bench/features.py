@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,8 @@ def tables(settings: Settings, repeat: int) -> Figures:
         for n in range(1, 1 + repeat):
             moment = datetime(2013, 11, 1, 6, tzinfo=UTC) + timedelta(days=n)
             step = {
-                "ingest_day_seconds": timed(lambda now=moment: pipeline.ingest(settings.data, now)),
-                "build_day_seconds": timed(lambda now=moment: pipeline.build(settings.data, now)),
+                "ingest_day_seconds": timed(partial(pipeline.ingest, settings.data, moment)),
+                "build_day_seconds": timed(partial(pipeline.build, settings.data, moment)),
             }
             figures = {name: min(value, figures.get(name, value)) for name, value in step.items()}
         pipeline.ingest(settings.data, END)
@@ -206,7 +207,7 @@ def online(settings: Settings, repeat: int) -> Figures:
     database = sqlite3.connect(settings.home / "online.db")
     names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     written = sum(database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names)
-    daily = min(timed(lambda n=n: features.materialize(moment + timedelta(days=n))) for n in range(1, 1 + repeat))
+    daily = min(timed(partial(features.materialize, moment + timedelta(days=n))) for n in range(1, 1 + repeat))
     figures = {
         "materialize_first_values": float(written),
         "materialize_first_cpu_seconds": first,
@@ -223,18 +224,25 @@ def online(settings: Settings, repeat: int) -> Figures:
         rows = {
             n: [v.to_pydatetime() if isinstance(v, pd.Timestamp) else v for v in values] for n, values in rows.items()
         }
-        ours = per_call(lambda rows=rows: features.online(SERVICE, rows, moment), repeat)
-        raw = per_call(lambda count=count: multi_get(database, names, count), repeat)
+        ours = per_call(partial(features.online, SERVICE, rows, moment), repeat)
+        raw = per_call(multi_get(database, names, count), repeat)
         figures |= {f"online_{count}_ours_cpu_ms": ours, f"online_{count}_raw_sqlite_cpu_ms": raw}
     return figures
 
 
-def multi_get(database: sqlite3.Connection, names: list[str], count: int) -> None:
-    """The stored bytes of `count` keys of every view, undecoded."""
-    for name in names:
-        keys = [key for (key,) in database.execute(f'SELECT DISTINCT entity_key FROM "{name}" LIMIT ?', [count])]
-        marks = ",".join("?" * len(keys))
-        database.execute(f'SELECT * FROM "{name}" WHERE entity_key IN ({marks})', keys).fetchall()
+def multi_get(database: sqlite3.Connection, names: list[str], count: int) -> Callable[[], None]:
+    """Reads the stored bytes of `count` keys of every view, undecoded."""
+    keys = {
+        name: [key for (key,) in database.execute(f'SELECT DISTINCT entity_key FROM "{name}" LIMIT ?', [count])]
+        for name in names
+    }
+
+    def read() -> None:
+        for name in names:
+            marks = ",".join("?" * len(keys[name]))
+            database.execute(f'SELECT * FROM "{name}" WHERE entity_key IN ({marks})', keys[name]).fetchall()
+
+    return read
 
 
 def per_call(work: Callable[[], object], repeat: int) -> float:

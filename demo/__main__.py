@@ -34,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--weeks", type=int, default=12, help="weeks to play after 1 April (1 to 38, default 12)")
     weeks = parser.parse_args().weeks
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=132)
     if not 1 <= weeks <= 38:
         console.print(f"error: --weeks {weeks}: 2013 has 38 weeks after 1 April; ask for 1 to 38")
         return 2

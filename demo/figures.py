@@ -161,6 +161,10 @@ def orchestration() -> dict[str, float]:
     }
 
 
+def _in_short(retrain: dict[str, Any]) -> str:
+    return f"version {retrain['version']} {retrain['verdict']}" if retrain["version"] else str(retrain["verdict"])
+
+
 def table(story: dict[str, Any]) -> Table:
     """One row a simulated week."""
     shown = Table(title=f"{story['model']}: what served beside the first champion, had it stayed", title_justify="left")
@@ -180,8 +184,8 @@ def table(story: dict[str, Any]) -> Table:
             f"{frozen['log_loss']:.4f}",
             f"{served['auc']:.3f}",
             f"{frozen['auc']:.3f}",
-            "\n".join(alarm["reason"] for alarm in week["alarms"]) or "—",
-            "\n".join(f"version {r['version']} {r['verdict']}" for r in week["retrains"]) or "—",
+            "\n".join(alarm["reason"].partition(",")[0] for alarm in week["alarms"]) or "—",
+            "\n".join(_in_short(retrain) for retrain in week["retrains"]) or "—",
             f"version {serving['champion']}{challenger}",
         )
     return shown

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import httpx
@@ -120,9 +120,10 @@ class Replay:
     def _ask_over_http(self, at: datetime) -> None:
         frame = read_examples(self.wire.settings.data, self.spec, Window(start=at, end=at + LIVE), at)
         columns = ["example_id", *self._request_columns()]
-        rows: list[dict[str, Any]] = frame[columns].astype(object).to_dict("records")
-        for row in rows:
-            row.update({k: v.isoformat() for k, v in row.items() if isinstance(v, datetime)})
+        rows = [
+            {str(name): v.isoformat() if isinstance(v, datetime) else v for name, v in row.items()}
+            for row in frame[columns].astype(object).to_dict("records")
+        ]
         if rows:
             body = {"rows": rows, "as_of": at.isoformat()}
             answer = self._http.post(f"/predict/{self.spec.name}", json=body)

@@ -42,6 +42,8 @@ def main() -> int:
     settings.home.mkdir(parents=True, exist_ok=True)
     _ = wiring().engine  # migrate once, before several processes open it
     chosen = only or list(processes)
+    if "mlflow" in chosen:
+        _ = wiring().registry  # two processes that open a fresh MLflow database at once break its migrations
     env = environment(settings, chosen)
     Path(env["EVERGREEN_READY_FILE"]).unlink(missing_ok=True)
     manager = Manager(Printer(sys.stdout, time_format="%H:%M:%S"))

@@ -1,5 +1,6 @@
 """Score a window in process, through serving's own scoring and log."""
 
+import atexit
 from functools import cache
 
 from prefect import get_run_logger, task
@@ -18,7 +19,9 @@ FLUSH_SECONDS = 300.0
 @cache
 def runtime() -> Runtime:
     """This process's scorer; a later call sees later releases, loaded versions are kept."""
-    return Runtime.open(wiring(), follow=False)
+    opened = Runtime.open(wiring(), follow=False)
+    atexit.register(opened.close)
+    return opened
 
 
 @task(retries=1, retry_delay_seconds=5)

@@ -1,6 +1,11 @@
-"""January and February 2013, ingested, built and registered once for all tests of a session."""
+"""January and February 2013, ingested, built and registered once for all tests of a session.
+
+Each test module imports the fixtures it uses; to pytest those are fixtures of that module's own, so what is made once a
+session is kept by the functions under them.
+"""
 
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,14 +17,6 @@ from feature_repo.flights import pipeline, source
 END = datetime(2013, 2, 28, 6, tzinfo=UTC)
 
 
-@pytest.fixture(scope="session")
-def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder in which the source files are parsed already."""
-    data = tmp_path_factory.mktemp("source") / "data"
-    source.known_between(data, "planes", None, END)
-    return data
-
-
 def with_source(data: Path, source_folder: Path) -> Path:
     """`data`, reading the source files that are parsed already."""
     data.mkdir(parents=True, exist_ok=True)
@@ -27,19 +24,42 @@ def with_source(data: Path, source_folder: Path) -> Path:
     return data
 
 
-@pytest.fixture(scope="session")
-def history(tmp_path_factory: pytest.TempPathFactory, source_folder: Path) -> Settings:
-    """Raw and feature tables up to `END`, made in one pass. Tests read them and change nothing."""
-    settings = Settings(home=tmp_path_factory.mktemp("history"))
-    with_source(settings.data, source_folder)
+@cache
+def _source_folder(folder: Path) -> Path:
+    data = folder / "flights-source" / "data"
+    source.known_between(data, "planes", None, END)
+    return data
+
+
+@cache
+def _history(folder: Path) -> Settings:
+    settings = Settings(home=folder / "flights-history")
+    with_source(settings.data, _source_folder(folder))
     pipeline.ingest(settings.data, END)
     pipeline.build(settings.data, END)
     return settings
 
 
-@pytest.fixture(scope="session")
-def features(history: Settings) -> Features:
-    """The feature store over `history`, applied; nothing is materialized."""
-    features = Features(history)
+@cache
+def _features(folder: Path) -> Features:
+    features = Features(_history(folder))
     features.apply()
     return features
+
+
+@pytest.fixture(scope="session")
+def source_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder in which the source files are parsed already."""
+    return _source_folder(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Raw and feature tables up to `END`, made in one pass. Tests read them and change nothing."""
+    return _history(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Features:
+    """The feature store over `history`, applied; nothing is materialized."""
+    return _features(tmp_path_factory.getbasetemp())

@@ -1,10 +1,10 @@
 """The README says what is."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from evergreen.spec import parse_spec
 
@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:[a-z_]+/)*[a-zA-Z_]+\.(?:py|toml|yaml|md)|[a-z_/]+/)`", README))))
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:[a-z_]+/)*[a-zA-Z_]+\.(?:py|toml|yaml|md)|[a-z_/]+/)`", README)))
+)
 def test_every_file_it_names_exists(path: str) -> None:
     assert (ROOT / path).exists()
 

@@ -9,6 +9,7 @@ of column, add its method to `METHODS`; to add a part to the page, add a widget 
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +241,9 @@ def _write(html: Path, widgets: list[Any]) -> None:
 def _evidently() -> Any:
     """The library, with its telemetry off."""
     os.environ.setdefault("DO_NOT_TRACK", "1")  # read at import
-    import evidently
-    import evidently.metrics
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls what numpy and litestar deprecate
+        import evidently
+        import evidently.metrics
 
     return evidently

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from evergreen.adapters.tables import OutcomeRow, PredictionRow, insert_new
@@ -112,24 +112,21 @@ class PredictionLog:
 
     def _frame(self, model: str, asked: ColumnElement[bool], as_of: datetime) -> pd.DataFrame:
         later = aliased(OutcomeRow)
-        newest = (
-            select(func.max(later.label_timestamp))
-            .where(
-                later.model == PredictionRow.model,
-                later.example_id == PredictionRow.example_id,
-                later.label_timestamp <= as_of,
-            )
-            .scalar_subquery()
-        )
-        matching = and_(
+        known = and_(
             OutcomeRow.model == PredictionRow.model,
             OutcomeRow.example_id == PredictionRow.example_id,
-            OutcomeRow.label_timestamp == newest,
+            OutcomeRow.label_timestamp <= as_of,
+        )
+        corrected = exists().where(
+            later.model == OutcomeRow.model,
+            later.example_id == OutcomeRow.example_id,
+            later.label_timestamp <= as_of,
+            later.label_timestamp > OutcomeRow.label_timestamp,
         )
         columns = [getattr(OutcomeRow if name.startswith("label") else PredictionRow, name) for name in COLUMNS]
         query = (
             select(*columns, PredictionRow.features)
-            .outerjoin(OutcomeRow, matching)
+            .outerjoin(OutcomeRow, and_(known, ~corrected))
             .where(PredictionRow.model == model, asked)
             .order_by(PredictionRow.event_timestamp, PredictionRow.prediction_id)
         )

@@ -2,6 +2,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from databases import database_url, engine, postgres_url, session
 from factories import (
     DAY,
     MAY,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from flights_history import END
+from flights_history import END, features, history
 
 from evergreen.adapters import feature_tables
 from evergreen.adapters.feast import Features
@@ -138,7 +138,7 @@ def test_values_from_after_the_moment_asked_about_are_not_served(
 
 def test_an_unknown_airport_is_answered_from_nothing_and_named(fresh: Features) -> None:
     fresh.materialize(MOMENTS[0])
-    rows = {
+    rows: dict[str, list[Any]] = {
         "origin": ["EWR", "XXX", None],
         "dest": ["ORD", "ORD", "ORD"],
         "carrier": ["UA", "UA", "UA"],

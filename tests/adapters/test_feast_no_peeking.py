@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pandas as pd
 import pytest
-from flights_history import END
+from flights_history import END, features, history
 
 from evergreen.adapters import feature_tables
 from evergreen.adapters.feast import Features

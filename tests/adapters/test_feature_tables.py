@@ -2,11 +2,12 @@
 
 import shutil
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from flights_history import END
+from flights_history import END, features, history
 
 from evergreen.adapters import feature_tables
 from evergreen.adapters.feast import Features
@@ -56,8 +57,7 @@ def test_an_example_is_not_there_before_it_was_known(history: Settings, spec: Mo
 def test_outcomes_of_adjoining_windows_are_those_of_both_together_each_once(history: Settings, spec: ModelSpec) -> None:
     edges = [AS_OF - timedelta(days=2), AS_OF - timedelta(hours=31), AS_OF]
     parts = [
-        feature_tables.read_outcomes(history.data, spec, Window(start=start, end=end))
-        for start, end in zip(edges, edges[1:], strict=False)
+        feature_tables.read_outcomes(history.data, spec, Window(start=start, end=end)) for start, end in pairwise(edges)
     ]
     whole = feature_tables.read_outcomes(history.data, spec, Window(start=edges[0], end=edges[-1]))
 
@@ -114,7 +114,7 @@ def test_what_became_known_later_does_not_change_a_training_set(
 
 def test_an_altered_training_set_is_refused(training_set: TrainingSet, tmp_path: Path) -> None:
     rows = pd.read_parquet(training_set.uri)
-    rows.loc[17, "label"] = 1 - rows.loc[17, "label"]
+    rows["label"] = rows["label"].where(rows.index != 17, 1 - rows["label"])
     rows.to_parquet(tmp_path / "altered.parquet", index=False)
     altered = training_set.model_copy(update={"uri": str(tmp_path / "altered.parquet")})
 

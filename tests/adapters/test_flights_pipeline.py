@@ -9,12 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from flights_history import END, with_source
+from flights_history import END, history, source_folder, with_source
 
 from evergreen.errors import DataError
 from evergreen.settings import Settings
 from feature_repo.flights import pipeline, source
 from feature_repo.flights.checks import Checked, check
+from feature_repo.flights.partitions import write_partitions
 
 JANUARY = datetime(2013, 1, 3, 15, 20, tzinfo=UTC)
 
@@ -102,16 +103,17 @@ def test_a_run_that_dies_half_way_is_done_again_to_the_same_end(
     pipeline.build(data, JANUARY)
     if broken == "build":
         pipeline.ingest(data, JANUARY + timedelta(days=1))
-    real, left = pipeline.write_partitions, iter(range(5))
+    real, left = write_partitions, iter(range(5))
 
     def dies(folder: Path, table: pa.Table, column: str, days: list[date]) -> int:
         if next(left, None) is None:
             raise KeyboardInterrupt
         return real(folder, table, column, days)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(pipeline, "write_partitions", dies)
-        getattr(pipeline, broken)(data, JANUARY + timedelta(days=1))
+        with pytest.raises(KeyboardInterrupt):
+            getattr(pipeline, broken)(data, JANUARY + timedelta(days=1))
     pipeline.ingest(data, JANUARY + timedelta(days=1))
     pipeline.build(data, JANUARY + timedelta(days=1))
 
@@ -194,12 +196,41 @@ def test_a_label_is_known_when_it_is_certain_and_no_earlier(history: Settings) -
 def test_a_tail_number_is_never_missing_and_its_gap_does_not_tell_a_cancellation(history: Settings) -> None:
     flights = rows(history.data, "features/flights/*.parquet")
     schedules = rows(history.data, "raw/schedules/*.parquet").set_index("example_id")
-    gaps = set(schedules.index[schedules["tailnum"].isna()])
-    filled = flights[flights["example_id"].isin(gaps)]
+    gap = flights["example_id"].isin(set(schedules.index[schedules["tailnum"].isna()]))
 
     assert flights["tailnum"].notna().all()
-    assert len(filled) > 300
-    assert (filled["tailnum"] == "UNKNOWN").mean() < 0.05
+    assert gap.sum() > 300
+    assert (flights["tailnum"][gap] == "UNKNOWN").mean() < 0.05
+
+    legs = rows(history.data, "features/aircraft_last_leg/*.parquet").sort_values("event_timestamp")
+    asked = flights.assign(
+        at=(flights["scheduled_departure"] - pd.Timedelta(hours=2)).dt.as_unit("us"), gap=gap
+    ).sort_values("at")
+    heard_of = pd.merge_asof(
+        asked, legs[["event_timestamp", "tailnum", "leg_delay"]], left_on="at", right_on="event_timestamp",
+        by="tailnum", tolerance=pd.Timedelta(hours=36),
+    )["leg_delay"].notna()  # fmt: skip
+    share = heard_of.groupby(asked["gap"].to_numpy()).mean()
+    assert abs(share[True] - share[False]) < 0.15
+
+
+def test_a_gap_is_filled_from_the_days_before_yesterday_and_not_from_later(data: Path) -> None:
+    pipeline.ingest(data, JANUARY)
+    times = pd.to_datetime([f"2013-01-0{day}T12:00:00Z" for day in (1, 2, 3, 4)], utc=True).as_unit("us")
+    names = ["N100AA", "N200AA", None, "N400AA"]
+    template = rows(data, "raw/schedules/*.parquet").iloc[[0] * 4]
+    planned = template.assign(
+        example_id=["a", "b", "c", "d"], tailnum=pd.Series(names, index=template.index), known_at=times,
+        scheduled_departure=times + timedelta(days=1), scheduled_arrival=times + timedelta(days=1, hours=2),
+    )  # fmt: skip
+    for path in (data / "raw" / "schedules").iterdir():
+        path.unlink()
+    planned.to_parquet(data / "raw" / "schedules" / "day=2013-01-01.parquet", index=False)
+
+    pipeline.build(data, JANUARY)
+
+    built = rows(data, "features/flights/*.parquet").set_index("example_id")["tailnum"]
+    assert built.to_dict() == {"a": "N100AA", "b": "N200AA", "c": "N100AA"}
 
 
 def test_every_day_and_table_has_a_report_whose_counts_add_up(history: Settings) -> None:

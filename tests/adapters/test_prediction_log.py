@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from databases import database_url, engine, postgres_url, session
 from factories import DAY, HOUR, MAY, a_prediction, a_window
 from sqlalchemy.orm import Session
 
@@ -163,6 +164,14 @@ def test_the_newest_outcome_says_where_to_go_on(log: PredictionLog) -> None:
 
     assert nothing is None
     assert log.newest_outcome("flight_delay") == MAY + HOUR
+
+
+def test_the_oldest_answer_says_where_outcomes_begin_to_matter(log: PredictionLog) -> None:
+    nothing = log.oldest_answer("flight_delay")
+    log.record([a_prediction(0, at=MAY + HOUR), a_prediction(1, at=MAY), a_prediction(2, at=MAY - DAY, model="other")])
+
+    assert nothing is None
+    assert log.oldest_answer("flight_delay") == MAY
 
 
 @pytest.mark.parametrize(

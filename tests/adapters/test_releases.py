@@ -3,6 +3,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from databases import database_url, engine, postgres_url, session
 from factories import DAY, HOUR, MAY, a_release
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session

@@ -19,8 +19,6 @@ from evergreen.types import Outcome
 from evergreen.wiring import Wiring
 from stack.environment import QUIET
 
-__all__ = ["prefect_api"]
-
 RUN = """
 import sys
 from datetime import datetime
@@ -104,4 +102,3 @@ def versions(wire: Wiring) -> list[int]:
 
     client = MlflowClient(wire.settings.tracking_uri, wire.settings.tracking_uri)
     return [int(found.version) for found in client.search_model_versions("name='flight_delay'")]
-

@@ -1,4 +1,4 @@
-"""Databases for the adapters' tests: every repository test runs on SQLite and on Postgres."""
+"""Databases for tests, imported by name: every repository test runs on SQLite and on Postgres."""
 
 import os
 import uuid
