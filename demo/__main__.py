@@ -33,6 +33,7 @@ def main() -> int:
     """Parse, start the stack, play, stop the stack."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--weeks", type=int, default=12, help="weeks to play after 1 April (1 to 38, default 12)")
+    begun = time.perf_counter()
     weeks = parser.parse_args().weeks
     console = Console() if sys.stdout.isatty() else Console(width=132)
     if not 1 <= weeks <= 38:
@@ -50,7 +51,7 @@ def main() -> int:
             with stack(reports / "demo-stack.log") as process:
                 from demo.story import tell  # Prefect reads its environment when it is imported
 
-                tell(console, weeks, reports, lambda: ready(process, reports / "demo-stack.log"))
+                tell(console, weeks, reports, begun, lambda: ready(process, reports / "demo-stack.log"))
     except EvergreenError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         return 1
@@ -115,4 +116,7 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    # Everything is stopped and written. An orderly exit would have DuckDB's binding list what Prefect's threads still hold.
+    os._exit(status)

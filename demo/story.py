@@ -41,10 +41,9 @@ class Timings:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def tell(console: Console, weeks: int, reports: Path, wait_for_stack: Callable[[], None]) -> None:
-    """Play `weeks` weeks and write `demo.json` and `demo.html` into `reports`."""
+def tell(console: Console, weeks: int, reports: Path, begun: float, wait_for_stack: Callable[[], None]) -> None:
+    """Play `weeks` weeks and write `demo.json` and `demo.html` into `reports`; `begun` is when the clock was started."""
     timings = Timings()
-    begun = time.perf_counter()
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -56,7 +55,9 @@ def tell(console: Console, weeks: int, reports: Path, wait_for_stack: Callable[[
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # a second of idle wait a flow otherwise
         Progress(*columns, console=console) as progress,
     ):
-        replay = Replay(wiring(), MODEL, timings, say=lambda line: progress.console.print(line, highlight=False, markup=False))
+        replay = Replay(
+            wiring(), MODEL, timings, say=lambda line: progress.console.print(line, highlight=False, markup=False)
+        )
         _prepare(progress, replay, wait_for_stack)
         _play(progress, replay, weeks)
         with timings.stage("figures"):

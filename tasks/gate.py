@@ -1,9 +1,9 @@
 """Score candidate and champion on the same held-out rows, and judge."""
 
-from evergreen.gate import decide
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
+from evergreen.gate import decide
 from evergreen.spec import GateConfig, ModelSpec
 from evergreen.types import Digest, Evaluation, GateDecision, TrainedModel, TrainingSet
 from evergreen.wiring import wiring
@@ -54,7 +54,6 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
     """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed."""
     from evergreen.adapters.feature_tables import load_training_set
     from evergreen.evaluation import evaluate
-
     from evergreen.training.predictor import Predictor
 
     rows = load_training_set(training_set)

@@ -5,7 +5,7 @@ from functools import cache
 
 from prefect import get_run_logger, task
 
-from evergreen.errors import DataError
+from evergreen.errors import ArtifactError, DataError
 from evergreen.spec import ModelSpec
 from evergreen.types import Window
 from evergreen.wiring import wiring
@@ -37,10 +37,17 @@ def score_window(spec: ModelSpec, window: Window) -> int:
     serving = runtime()
     serving.models.refresh()
     loaded = serving.models.named(spec.name)
+    if (reason := serving.models.reason(spec.name)) is not None:
+        raise ArtifactError(f"{spec.name} would be scored with an older version than the released one: {reason}")
+    lost_before = serving.log.lost_rows
     for start in range(0, len(examples), CHUNK_ROWS):
         chunk = examples.iloc[start : start + CHUNK_ROWS]
         serving.scorer.answer_joined(loaded, wire.features.historical(spec.data.feature_service, chunk))
-    if not serving.log.flush(FLUSH_SECONDS):
-        raise DataError(f"the prediction log did not take {len(examples):,} answers within {FLUSH_SECONDS:.0f} s")
+    written = serving.log.flush(FLUSH_SECONDS)
+    if not written or serving.log.lost_rows > lost_before:
+        raise DataError(
+            f"the prediction log did not take all of {len(examples):,} answers; run again when the database answers: "
+            "what is in the log is not scored twice"
+        )
     get_run_logger().info("%s examples of %s answered", f"{len(examples):,}", window)
     return len(examples)

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from flights_history import features, history, source_folder
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.tables import Base, migrate, open_engine
+from tests.flights_history import features, history, source_folder
 
 __all__ = ["features", "history", "source_folder"]  # fixtures made elsewhere
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from factories import a_digest
 
 from evergreen.spec import ModelSpec, parse_spec
 from evergreen.training.job import TrainingJob
 from evergreen.types import TrainingSet, Window
+from tests.factories import a_digest
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 DAYS = 30

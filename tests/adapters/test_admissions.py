@@ -2,8 +2,14 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from databases import database_url, engine, postgres_url, session
-from factories import (
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from evergreen.adapters.admissions import Admissions, DriftChecks
+from evergreen.errors import InvalidTransition, UnknownModel
+from evergreen.types import Cause, RetrainRequest
+from tests.databases import database_url, engine, postgres_url, session
+from tests.factories import (
     DAY,
     MAY,
     a_drift_report,
@@ -11,12 +17,6 @@ from factories import (
     a_retrain_decision,
     a_window,
 )
-from sqlalchemy import Engine
-from sqlalchemy.orm import Session
-
-from evergreen.adapters.admissions import Admissions, DriftChecks
-from evergreen.errors import InvalidTransition, UnknownModel
-from evergreen.types import Cause, RetrainRequest
 
 
 class Clock:

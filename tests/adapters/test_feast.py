@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from flights_history import END, features, history
 
 from evergreen.adapters import feature_tables
 from evergreen.adapters.feast import Features
@@ -16,6 +15,7 @@ from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissin
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.types import Window
+from tests.flights_history import END, features, history
 
 SERVICE = "flight_delay"
 MOMENTS = [

@@ -15,13 +15,13 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pandas as pd
 import pytest
-from flights_history import END, features, history
 
 from evergreen.adapters import feature_tables
 from evergreen.adapters.feast import Features
 from evergreen.settings import Settings
 from evergreen.spec import load_spec
 from evergreen.types import Window
+from tests.flights_history import END, features, history
 
 MINUTE = pd.Timedelta(minutes=1)
 HOUR = pd.Timedelta(hours=1)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from flights_history import END, features, history
 
 from evergreen.adapters import feature_tables
 from evergreen.adapters.feast import Features
@@ -15,6 +14,7 @@ from evergreen.errors import DataError, LabelsNotReady
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.types import TrainingSet, Window
+from tests.flights_history import END, features, history
 
 AS_OF = datetime(2013, 1, 20, 11, 0, tzinfo=UTC)
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from flights_history import END, history, source_folder, with_source
 
 from evergreen.errors import DataError
 from evergreen.settings import Settings
 from feature_repo.flights import pipeline, source
 from feature_repo.flights.checks import Checked, check
 from feature_repo.flights.partitions import write_partitions
+from tests.flights_history import END, history, source_folder, with_source
 
 JANUARY = datetime(2013, 1, 3, 15, 20, tzinfo=UTC)
 

@@ -17,8 +17,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-import training_factories
-from factories import a_gate_decision, a_model_version, a_release, a_trained_model, an_evaluation
 
 from evergreen.adapters.mlflow import ModelRegistry
 from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
@@ -28,6 +26,8 @@ from evergreen.training.artifact import artifact_digest, write_artifact
 from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
 from evergreen.types import Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
+from tests import training_factories
+from tests.factories import a_gate_decision, a_model_version, a_release, a_trained_model, an_evaluation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SPEC = load_spec(ROOT / "models" / "flight_delay.toml")

@@ -3,8 +3,6 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from databases import database_url, engine, postgres_url, session
-from factories import DAY, HOUR, MAY, a_release
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -12,6 +10,8 @@ from evergreen.adapters.releases import ReleaseStore
 from evergreen.errors import InvalidTransition, ReleaseConflict
 from evergreen.release import promote, roll_back, start
 from evergreen.types import Release
+from tests.databases import database_url, engine, postgres_url, session
+from tests.factories import DAY, HOUR, MAY, a_release
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from databases import database_url, empty_postgres_url, engine, postgres_url, session
-from factories import MAY
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.tables import MIGRATIONS, Base, OutcomeRow, RetrainRequestRow, migrate, open_engine
 from evergreen.errors import ConfigurationError
+from tests.databases import database_url, empty_postgres_url, engine, postgres_url, session
+from tests.factories import MAY
 
 
 def test_the_models_and_the_migrations_agree(engine: Engine) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from flow_worlds import FIRST, empty_world, first_champion, prefect_api, rewrite_spec, world
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact
@@ -19,6 +18,7 @@ from flows.retrain import retrain
 from flows.roll_out import roll_out
 from flows.score_batch import score_batch
 from flows.watch import watch
+from tests.flow_worlds import FIRST, empty_world, first_champion, prefect_api, rewrite_spec, world
 
 MODEL = "flight_delay"
 WEEK = timedelta(days=7)

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_factories import a_job, a_training_set, some_rows
 
 from evergreen.training.launch import train
 from evergreen.training.parallel import Place, choose_device
 from evergreen.training.predictor import Predictor
+from tests.training_factories import a_job, a_training_set, some_rows
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="nccl between ranks needs two GPUs")

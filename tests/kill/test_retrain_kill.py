@@ -7,17 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from flow_worlds import FIRST, living_in, prefect_api
 
 from evergreen.settings import ROOT
 from evergreen.types import Outcome
 from evergreen.wiring import Wiring
 from stack.environment import QUIET
+from tests.flow_worlds import FIRST, living_in, prefect_api
 
 RUN = """
 import sys
@@ -63,7 +62,7 @@ def await_checkpoint(home: Path, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home(tmp_path: Path) -> Path:
     with living_in(tmp_path / "home") as wire:
         spec = wire.settings.models_dir / "flight_delay.toml"
         spec.write_text(spec.read_text().replace("epochs = 1", "epochs = 3\ncheckpoint_seconds = 0"))

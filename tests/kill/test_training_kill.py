@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from training_factories import a_job, a_training_set
 
 from evergreen.errors import TrainingFailed
 from evergreen.training.job import TrainingJob
 from evergreen.training.launch import train
 from evergreen.types import TrainedModel
+from tests.training_factories import a_job, a_training_set
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="death signals are Linux's")
 

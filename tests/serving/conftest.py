@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from factories import a_gate_decision, a_trained_model, a_training_set, an_evaluation
-from serving_factories import CARRIERS, DESTS, NOON, ORIGINS, TAILS, an_artifact
 
 from evergreen.settings import ROOT, Settings
 from evergreen.types import Cause, ModelVersion
 from evergreen.wiring import Wiring
+from tests.factories import a_gate_decision, a_trained_model, a_training_set, an_evaluation
+from tests.serving.serving_factories import CARRIERS, DESTS, NOON, ORIGINS, TAILS, an_artifact
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
-from serving_factories import NOON, a_flight, counted, eventually
 from sqlalchemy import text
 
 from evergreen.settings import ROOT, Settings
@@ -27,6 +26,7 @@ from evergreen.types import Release, Window
 from evergreen.wiring import Wiring
 from serving.app import create_app, serve
 from serving.runtime import Runtime
+from tests.serving.serving_factories import NOON, a_flight, counted, eventually
 
 
 @dataclass

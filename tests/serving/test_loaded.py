@@ -2,12 +2,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from serving_factories import a_spec, counted, eventually
 
 from evergreen.errors import ArtifactError, UnknownModel
 from evergreen.types import Release
 from serving.loaded import LoadedModel, LoadedModels, NotLoadedError
 from serving.metrics import Metrics
+from tests.serving.serving_factories import a_spec, counted, eventually
 
 Load = Callable[[Release, LoadedModel | None], LoadedModel]
 

@@ -5,13 +5,13 @@ from datetime import timedelta
 from threading import Event, Thread
 
 import pytest
-from serving_factories import NOON, a_prediction, counted, eventually
 
 from evergreen.settings import Settings
 from evergreen.types import Prediction, Window
 from evergreen.wiring import Wiring
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
+from tests.serving.serving_factories import NOON, a_prediction, counted, eventually
 
 Write = Callable[[Sequence[Prediction]], int]
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pytest
-from serving_factories import NOON, a_spec, an_artifact, counted
 
 from evergreen.errors import DataError
 from evergreen.settings import Settings
@@ -19,6 +18,7 @@ from serving.loaded import LoadedModel
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
 from serving.scoring import Scorer, prediction_id
+from tests.serving.serving_factories import NOON, a_spec, an_artifact, counted
 
 INPUTS: dict[str, Literal["numeric", "categorical"]] = {"wind": "numeric", "delay": "numeric", "carrier": "categorical"}
 

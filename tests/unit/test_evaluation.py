@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import a_digest, a_window
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
@@ -13,6 +12,7 @@ from sklearn import metrics
 from evergreen.errors import DataError
 from evergreen.evaluation import evaluate, score_rows
 from evergreen.types import Evaluation
+from tests.factories import a_digest, a_window
 
 # Few distinct scores, so that ties are common.
 rows = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=2, max_size=200)

@@ -1,5 +1,4 @@
 import pytest
-from factories import DAY, MAY, a_window, an_evaluation, some_scores
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +6,7 @@ from evergreen.errors import DataError
 from evergreen.gate import decide
 from evergreen.spec import GateConfig
 from evergreen.types import Evaluation, Scores
+from tests.factories import DAY, MAY, a_window, an_evaluation, some_scores
 
 RULES = GateConfig()
 

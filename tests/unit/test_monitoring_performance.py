@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from evergreen.evaluation import score_rows
 
 from evergreen.errors import DataError
+from evergreen.evaluation import score_rows
 from evergreen.monitoring.performance import live_figures, performance
 from evergreen.spec import MonitorConfig
 from evergreen.types import PerformanceReport, Window

@@ -2,7 +2,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from factories import DAY, HOUR, MAY, a_release, some_live_figures
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -11,6 +10,7 @@ from evergreen.errors import InvalidTransition
 from evergreen.release import judge, next_share, promote, roll_back, start, step
 from evergreen.spec import ReleaseConfig
 from evergreen.types import Release
+from tests.factories import DAY, HOUR, MAY, a_release, some_live_figures
 
 CONFIG = ReleaseConfig(steps=(0.1, 0.5, 1.0), dwell_hours=24, min_rows=100, min_live_labels=200)
 LATER = MAY + DAY

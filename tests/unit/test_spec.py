@@ -90,7 +90,7 @@ def test_a_moment_before_history_is_refused() -> None:
         spec.training_window(datetime(2012, 12, 31, tzinfo=UTC))
 
 
-@given(st.datetimes(datetime(2013, 2, 1), datetime(2030, 1, 1), timezones=st.just(UTC)))
+@given(st.datetimes(datetime(2013, 2, 1), datetime(2030, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
 def test_the_holdout_is_the_end_of_the_window(as_of: datetime) -> None:
     spec = parse_spec(a_raw_spec())
     window = spec.training_window(as_of)

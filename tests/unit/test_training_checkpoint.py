@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from factories import a_digest
 
 from evergreen.errors import CheckpointError
 from evergreen.training.checkpoint import Checkpoints
+from tests.factories import a_digest
 
 
 def a_state(value: float) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from training_factories import START, a_training_set, some_rows
 
 from evergreen.errors import DataError
 from evergreen.training.columns import read_columns
 from evergreen.types import Window
+from tests.training_factories import START, a_training_set, some_rows
 
 
 def trains(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import a_digest
-from training_factories import a_job, a_training_set
 
 from evergreen.training.job import TrainingJob
+from tests.factories import a_digest
+from tests.training_factories import a_job, a_training_set
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from training_factories import a_job, a_training_set, some_rows
 
 from evergreen.errors import DataError, TrainingFailed
 from evergreen.evaluation import score_rows
@@ -20,6 +19,7 @@ from evergreen.training.job import TrainingJob
 from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
 from evergreen.types import TrainedModel, TrainingSet
+from tests.training_factories import a_job, a_training_set, some_rows
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from factories import a_digest
-from training_factories import a_job, a_training_set, some_rows
 
 from evergreen.errors import ArtifactError
 from evergreen.training.artifact import artifact_digest
@@ -19,6 +17,8 @@ from evergreen.training.job import TrainingJob
 from evergreen.training.parallel import Place
 from evergreen.training.predictor import Predictor, _load_pyfunc
 from evergreen.training.worker import train_rank
+from tests.factories import a_digest
+from tests.training_factories import a_job, a_training_set, some_rows
 
 
 @pytest.fixture(scope="module")
