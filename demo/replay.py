@@ -61,6 +61,7 @@ class Replay:
         self.first: Outcome | None = None
         self._http = httpx.Client(base_url=f"http://{wire.settings.host}:{wire.settings.serving_port}", timeout=30.0)
         self._needs: list[str] = []
+        self._scored_until: datetime
 
     def history(self, as_of: datetime) -> None:
         """Raw and feature tables up to `as_of`, while the stack comes up; the first retrain finds them done."""
@@ -74,7 +75,7 @@ class Replay:
             outcome = retrain(self.spec.name, as_of, cause)
         if outcome.release is None:
             raise EvergreenError(f"the first model did not pass its gate: {'; '.join(outcome.reasons)}")
-        self.first = outcome
+        self.first, self._scored_until = outcome, as_of
         self._await_serving(outcome.release.champion)
         return outcome
 
@@ -83,13 +84,12 @@ class Replay:
         name = self.spec.name
         with self.timings.stage("materialize"):
             materialize(name, at)
-        with self.timings.stage("score_batch"):
-            score_batch(at - timedelta(days=1), at, name)
         with self.timings.stage("http"):
             self._ask_over_http(at)
         with self.wire.records() as records:
             release = records.releases.current(name)
         if release is not None and release.challenger is not None:
+            self._score_until(at)  # before the release may change: each flight is answered by who served at its moment
             with self.timings.stage("roll_out"):
                 after = roll_out(name, "advance", at)
                 if after.champion != release.champion:
@@ -98,6 +98,7 @@ class Replay:
 
     def week(self, start: datetime, end: datetime) -> None:
         """The watch at the end of a week, and what it starts."""
+        self._score_until(end)
         with self.timings.stage("watch"):
             decision = watch(self.spec.name, end)
         retrains: tuple[Retrain, ...] = ()
@@ -107,6 +108,12 @@ class Replay:
                 retrains = (self._await_retrain(decision),)
             self.say(f"  {end:%d %b}  {retrains[0].via}: {retrains[0].request.status}, {retrains[0].request.reason}")
         self.weeks.append(Week(Window(start=start, end=end), decision, retrains))
+
+    def _score_until(self, at: datetime) -> None:
+        """Score in bulk what was not asked over HTTP since the last time."""
+        with self.timings.stage("score_batch"):
+            score_batch(self._scored_until, at, self.spec.name)
+        self._scored_until = at
 
     def serving_now(self) -> str:
         """Who serves, in a few words."""
