@@ -273,6 +273,8 @@ class WatchCheck(Fact):
     alarms: tuple[Alarm, ...]
     retrain: bool
     episode: str | None = None
+    report_uri: str | None = None
+    """The Evidently page of the window."""
 
 
 class RetrainRequest(Fact):

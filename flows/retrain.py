@@ -13,6 +13,7 @@ from prefect import flow
 from evergreen.types import Cause, Outcome
 from evergreen.wiring import wiring
 from tasks.admission import ask, finish, held
+from tasks.evidence import show_evidence
 from tasks.features import refresh_features
 from tasks.gate import evaluate_candidate, evaluate_champion, judge
 from tasks.moment import moment
@@ -55,7 +56,8 @@ def retrain(
         if decision.passed:
             release = start_canary(spec, version.version, f"passed the gate, asked for by {cause}", request.as_of)
         outcome = "passed" if decision.passed else "refused"
-        request = finish(request, version.version, f"version {version.version} {outcome}")
+        closed = finish(request, version.version, f"version {version.version} {outcome}")
+    show_evidence(spec, request, training_set, version, decision, release)
     return Outcome(
-        model=model, verdict=outcome, reasons=decision.reasons, request=request, version=version, release=release
+        model=model, verdict=outcome, reasons=decision.reasons, request=closed, version=version, release=release
     )

@@ -22,7 +22,7 @@ FLOORS = [
 VENDORS = {
     "prefect": ("flows", "tasks", "stack", "demo"),
     "fastapi": ("serving",),
-    "prometheus_client": ("serving",),
+    "prometheus_client": ("serving", "evergreen.adapters"),
     "torch": ("evergreen.training",),
     "feast": ("evergreen.adapters.feast", "evergreen.adapters.asof_store", "feature_repo"),
     "mlflow": ("evergreen.adapters.mlflow",),

@@ -226,6 +226,17 @@ class DriftChecks:
         )
         return [_check(row) for row in self._session.scalars(rows)]
 
+    def of_episode(self, model: str, episode: str) -> WatchCheck | None:
+        """The newest look that belongs to an episode; None when no alarm opened it."""
+        rows = (
+            select(DriftCheckRow)
+            .where(DriftCheckRow.model == model, DriftCheckRow.episode == episode)
+            .order_by(DriftCheckRow.window_end.desc())
+            .limit(1)
+        )
+        row = self._session.scalars(rows).first()
+        return None if row is None else _check(row)
+
 
 def _request(row: RetrainRequestRow) -> RetrainRequest:
     return RetrainRequest.model_validate({name: getattr(row, name) for name in RetrainRequest.model_fields})
@@ -239,4 +250,5 @@ def _check(row: DriftCheckRow) -> WatchCheck:
         alarms=tuple(row.alarms),
         retrain=row.retrain,
         episode=row.episode,
+        report_uri=row.report_uri,
     )

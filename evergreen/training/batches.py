@@ -95,4 +95,5 @@ def noise_for(
 
 def _stream(seed: int, purpose: int, position: int) -> np.random.Generator:
     """A counter-based generator: any position's numbers without drawing those before (Salmon et al. 2011, Philox)."""
-    return np.random.Generator(np.random.Philox(key=[seed % (1 << 64), purpose], counter=[0, 0, 0, position]))
+    key = np.array([seed % (1 << 64), purpose], dtype=np.uint64)  # a list with so large a number would become floats
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, position]))

@@ -202,27 +202,6 @@ def test_asking_again_gives_the_same_figures(tmp_path: Path) -> None:
     assert compare(some_rows(), tmp_path) == compare(some_rows(), tmp_path)
 
 
-def test_a_report_of_the_configured_size_costs_seconds(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    inputs: dict[str, Kind] = {f"n{i}": "numeric" for i in range(30)}
-    inputs.update({f"c{i}": "categorical" for i in range(5)})
-    before, now = (
-        pd.DataFrame(
-            {
-                n: rng.normal(size=2_000) if k == "numeric" else rng.choice(list("abcdef"), 2_000)
-                for n, k in inputs.items()
-            }
-        )
-        for _ in range(2)
-    )
-
-    started = time.process_time()
-    compare(now, tmp_path, reference=before, inputs=inputs)
-
-    # 1.7 CPU seconds where this was written, and the first report of a process also imports (3 to 6).
-    assert time.process_time() - started < 15
-
-
 def test_the_adapter_does_not_import_evidently_until_a_report_is_asked_for() -> None:
     code = "import sys, evergreen.adapters.evidently; print('evidently' in sys.modules)"
 

@@ -39,6 +39,8 @@ def test_the_first_retrain_makes_a_champion_and_shows_its_gate(first_champion: t
     shown = artifacts_of(outcome.request.request_id)
     assert "enough_rows" in str(shown["gate"].data)
     assert outcome.version.run_id in str(shown["mlflow-run"].data)
+    assert "/artifacts/evidence" in str(shown["evidently-report"].data)
+    assert "version 1 is the champion" in str(shown["reasons"].data)
 
 
 def test_a_second_ask_in_an_episode_is_suppressed_and_on_record(world: Wiring) -> None:
