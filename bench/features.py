@@ -1,4 +1,4 @@
-"""What the feature store costs beside the machinery under it: `python bench/features.py`.
+"""What the feature store costs beside the machinery under it: `python -m bench.features`.
 
 On all flights of 2013 (made once, in a folder that is kept): the point-in-time join through Feast and our ASOF store
 beside a hand-written DuckDB query over the same files; its memory as the TTL grows; materialization; an online read
@@ -9,7 +9,6 @@ counts, and the order of the two sides alternates. Prints a table and writes `re
 import argparse
 import json
 import os
-import platform
 import resource
 import sqlite3
 import subprocess
@@ -18,7 +17,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from bench.record import record
 from evergreen.settings import ROOT, Settings
 from evergreen.spec import load_spec
 from evergreen.types import Window
@@ -50,7 +49,7 @@ def main() -> None:
         return
     figures: Figures = {}
     for name in MEASUREMENTS:
-        command = [sys.executable, "-W", "ignore", __file__, "--only", name, "--home", str(settings.home)]
+        command = [sys.executable, "-W", "ignore", "-m", "bench.features", "--only", name, "--home", str(settings.home)]
         done = subprocess.run(
             [*command, "--repeat", str(arguments.repeat)], check=True, capture_output=True, text=True, cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
@@ -67,11 +66,7 @@ def report(figures: Figures) -> None:
     for name, value in figures.items():
         table.add_row(name, f"{value:,.3f}" if value < 100 else f"{value:,.0f}")
     Console().print(table)
-    path = ROOT / "reports" / "bench" / "features.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"cpus": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
-    versions = {name: version(name) for name in ("feast", "duckdb", "pandas", "pyarrow")}
-    path.write_text(json.dumps({"figures": figures, "versions": versions, "machine": machine}, indent=1) + "\n")
+    path = record("features", figures, ("feast", "duckdb", "pandas", "pyarrow"))
     Console().print(f"written to {path.relative_to(ROOT)}")
 
 
