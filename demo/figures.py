@@ -49,7 +49,7 @@ def retold(replay: Replay) -> dict[str, Any]:
         "generated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "span": {"start": replay.weeks[0].window.start.isoformat(), "end": replay.weeks[-1].window.end.isoformat()},
         "weeks": [
-            _week(number, week, frame, frozen, releases)
+            _week(replay, number, week, frame, frozen, releases)
             for number, (week, frame) in enumerate(zip(replay.weeks, frames, strict=True), start=1)
         ],
         "retrains": _retrains(replay),
@@ -59,7 +59,7 @@ def retold(replay: Replay) -> dict[str, Any]:
 
 
 def _week(
-    number: int, week: Week, frame: pd.DataFrame, frozen: Predictor, releases: Sequence[dict[str, Any]]
+    replay: Replay, number: int, week: Week, frame: pd.DataFrame, frozen: Predictor, releases: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     labelled = frame[frame["label"].notna()]
     columns = {name: labelled[name].to_numpy() for name in frozen.inputs}
@@ -76,7 +76,7 @@ def _week(
         "retrains": [
             {
                 "cause": r.request.cause,
-                "verdict": _verdict(r.request),
+                "verdict": _verdict(replay, r.request),
                 "version": r.request.version,
                 "reason": r.request.reason,
             }
@@ -108,7 +108,7 @@ def _retrain(replay: Replay, request: RetrainRequest, via: str, seconds: float) 
         "as_of": request.as_of.isoformat(),
         "cause": request.cause,
         "episode": request.episode,
-        "verdict": _verdict(request),
+        "verdict": _verdict(replay, request),
         "version": request.version,
         "via": via,
         "flow_run_id": request.request_id,
@@ -135,10 +135,11 @@ def _overall(evaluation: Evaluation | None) -> dict[str, float] | None:
     return {name: evaluation.overall[name] for name in ("log_loss", "auc")}
 
 
-def _verdict(request: RetrainRequest) -> str:
+def _verdict(replay: Replay, request: RetrainRequest) -> str:
     if request.status != "done":
         return request.status
-    return "passed" if request.reason.endswith("passed") else "refused"
+    assert request.version is not None
+    return "passed" if replay.wire.registry.version(request.model, request.version).passed else "refused"
 
 
 def orchestration() -> dict[str, float]:

@@ -87,12 +87,14 @@ def judge(
     broken = tuple(check.reason for check in guardrails if not check.passed)
     waiting = tuple(check.reason for check in (rows, dwell) if not check.passed)
     if broken and rows.passed:
-        return ReleaseDecision(action="roll_back", checks=checks, reasons=broken)
+        return ReleaseDecision(revision=release.revision, action="roll_back", checks=checks, reasons=broken)
     if waiting:
-        return ReleaseDecision(action="hold", checks=checks, reasons=waiting)
+        return ReleaseDecision(revision=release.revision, action="hold", checks=checks, reasons=waiting)
     share = next_share(release, config)
     reasons = (f"{len(checks)} checks hold; next share {share:.0%}", *(check.reason for check in checks))
-    return ReleaseDecision(action="promote" if share == 1.0 else "advance", checks=checks, reasons=reasons)
+    return ReleaseDecision(
+        revision=release.revision, action="promote" if share == 1.0 else "advance", checks=checks, reasons=reasons
+    )
 
 
 def next_share(release: Release, config: ReleaseConfig) -> float:

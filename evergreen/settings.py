@@ -6,14 +6,15 @@ other values: a Postgres URL, an MLflow server, Redis.
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from evergreen.types import Utc
 
 ROOT = Path(__file__).resolve().parent.parent
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
@@ -23,7 +24,7 @@ class Settings(BaseSettings):
         env_prefix="EVERGREEN_", env_file=".env", extra="ignore", frozen=True, use_attribute_docstrings=True
     )
 
-    home: Path = ROOT / ".evergreen"
+    home: Annotated[Path, AfterValidator(Path.absolute)] = ROOT / ".evergreen"
     """State of an embedded installation: databases, tables, artifacts, logs."""
     models_dir: Path = ROOT / "models"
     """Where the specs are."""
@@ -45,9 +46,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=30.0, gt=0)
     """A retrain whose process has died may be taken over after this long."""
     host: str = "127.0.0.1"
-    serving_port: int = 8000
-    mlflow_port: int = 5000
-    prefect_port: int = 4200
+    serving_port: Port = 8000
+    mlflow_port: Port = 5000
+    prefect_port: Port = 4200
     serving_poll_seconds: float = Field(default=1.0, gt=0)
     """How often serving looks for a changed release."""
 

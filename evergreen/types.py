@@ -21,7 +21,14 @@ from pydantic import (
 
 
 def _in_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    refusal = f"should be a moment between the years 1900 and 2200, not {moment.isoformat()}"
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError as error:  # in another zone the last day of year 9999 is in year 10000
+        raise ValueError(refusal) from error
+    if not 1900 <= moment.year <= 2200:  # the day before or after must be a date too, and count in nanoseconds
+        raise ValueError(refusal)
+    return moment
 
 
 Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
@@ -324,6 +331,8 @@ class LiveFigures(Fact):
 class ReleaseDecision(Fact):
     """What to do with the challenger now."""
 
+    revision: NonNegativeInt
+    """Of the release that was judged; the decision is about no other."""
     action: Literal["hold", "advance", "promote", "roll_back"]
     checks: tuple[Check, ...]
     reasons: tuple[str, ...]

@@ -4,6 +4,7 @@ Called by tasks and by serving. Everything is opened on first use, once a proces
 it touches. To support another backend, choose it here.
 """
 
+import hashlib
 import importlib
 import os
 import subprocess
@@ -111,16 +112,26 @@ def wiring() -> Wiring:
 
 @cache
 def code_revision() -> str:
-    """The commit this code is of, `+dirty` when the tree differs from it; `EVERGREEN_CODE_REVISION` where there is no git."""
+    """The commit this code is of; where its files differ from it, or there is no git, a digest of them follows.
+
+    `EVERGREEN_CODE_REVISION` says it for an image without git.
+    """
     if told := os.environ.get("EVERGREEN_CODE_REVISION"):
         return told
     try:
         described = subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+dirty", "--abbrev=12"],
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
             capture_output=True,
             text=True,
             check=True,
-        )
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return described.stdout.strip()
+        described = "no-git+"
+    return described + _digest_of_code() if described.endswith("+") else described
+
+
+def _digest_of_code() -> str:
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "evergreen").rglob("*.py")):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]

@@ -18,7 +18,7 @@ from tasks.features import refresh_features
 from tasks.gate import evaluate_candidate, evaluate_champion, judge
 from tasks.moment import moment
 from tasks.registry import register
-from tasks.release import start_canary
+from tasks.release import mirror_aliases, start_canary
 from tasks.training import build_training_set, train_candidate
 
 
@@ -55,9 +55,10 @@ def retrain(
         release = None
         if decision.passed:
             release = start_canary(spec, version.version, f"passed the gate, asked for by {cause}", request.as_of)
+            mirror_aliases(release)
         outcome = "passed" if decision.passed else "refused"
+        show_evidence(spec, request, training_set, version, decision, release)
         closed = finish(request, version.version, f"version {version.version} {outcome}")
-    show_evidence(spec, request, training_set, version, decision, release)
     return Outcome(
         model=model, verdict=outcome, reasons=decision.reasons, request=closed, version=version, release=release
     )

@@ -8,7 +8,7 @@ from prefect import flow
 from evergreen.types import Release
 from evergreen.wiring import wiring
 from tasks.moment import moment
-from tasks.release import apply_decision, current_release, judge_challenger, promote_now, roll_back_now
+from tasks.release import apply_decision, current_release, judge_challenger, mirror_aliases, promote_now, roll_back_now
 from tasks.watch import record_outcomes
 
 
@@ -31,11 +31,12 @@ def roll_out(
     spec = wiring().spec(model)
     at = moment(as_of)
     if action == "rollback":
-        return roll_back_now(spec, reason, at)
-    if action == "promote":
-        return promote_now(spec, reason, at)
-    record_outcomes(spec, at)
-    decision = judge_challenger(spec, at)
-    if decision is None or decision.action == "hold":
-        return current_release(spec)
-    return apply_decision(spec, decision, at)
+        release = roll_back_now(spec, reason, at)
+    elif action == "promote":
+        release = promote_now(spec, reason, at)
+    else:
+        record_outcomes(spec, at)
+        decision = judge_challenger(spec, at)
+        release = apply_decision(spec, decision, at) if decision and decision.action != "hold" else current_release(spec)
+    mirror_aliases(release)
+    return release

@@ -6,6 +6,7 @@ from prefect import flow
 
 from evergreen.types import Window
 from evergreen.wiring import wiring
+from tasks.features import refresh_features
 from tasks.scoring import score_window
 
 
@@ -18,4 +19,6 @@ def score_batch(start: datetime, end: datetime, model: str = "flight_delay") -> 
         end: Last event time, exclusive; also the moment whose knowledge may be used.
         model: Name of a file in `models/`.
     """
-    return score_window(wiring().spec(model), Window(start=start, end=end))
+    spec, window = wiring().spec(model), Window(start=start, end=end)
+    refresh_features(spec, window.end)
+    return score_window(spec, window)

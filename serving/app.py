@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager, suppress
 import uvicorn
 from anyio import to_thread
 from fastapi import FastAPI, Request
-from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
 from evergreen.errors import ConfigurationError, EvergreenError, UnknownEntity, UnknownModel
 from evergreen.settings import Settings
 from evergreen.wiring import Wiring
+from serving.faults import told
 from serving.loaded import NotLoadedError
 from serving.metrics import CountRequests, Metrics
 from serving.routes import router
@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def malformed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         _count(request, metrics, error)
-        return await request_validation_exception_handler(request, error)
+        return JSONResponse({"detail": told(error.errors())}, status_code=422)
 
     app = FastAPI(
         title="Evergreen",

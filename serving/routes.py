@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pandas as pd
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import AfterValidator
 
 from serving.runtime import Runtime
 from serving.schemas import (
@@ -22,6 +23,8 @@ from serving.schemas import (
     Refusal,
     ServedModel,
     columns_of,
+    require_known,
+    sound,
 )
 
 router = APIRouter()
@@ -35,7 +38,11 @@ def runtime_of(request: Request) -> Runtime:
 
 
 Serving = Annotated[Runtime, Depends(runtime_of)]
-ModelName = Annotated[str, Path(description="Name of a released model", examples=["flight_delay"])]
+ModelName = Annotated[
+    str,
+    Path(description="Name of a released model", examples=["flight_delay"], max_length=60),  # becomes a file's name
+    AfterValidator(sound),
+]
 REFUSALS: Mapping[int | str, dict[str, Any]] = {
     404: {"model": Refusal, "description": "Unknown model, or an unknown entity where the model's file refuses it"},
     503: {"model": Refusal, "description": "The model is released but no version of it is in memory"},
@@ -56,6 +63,7 @@ def predict(model_name: ModelName, body: PredictRequest, serving: Serving) -> Pr
 @router.post("/outcomes/{model_name}", tags=["predictions"], responses={404: {"model": Refusal}})
 def outcomes(model_name: ModelName, body: OutcomesRequest, serving: Serving) -> OutcomesResponse:
     """Keep what came true; reporting it again changes nothing."""
+    require_known(body.outcomes, serving.settings.clock())
     frame = pd.DataFrame(
         {
             "example_id": [outcome.example_id for outcome in body.outcomes],

@@ -6,18 +6,35 @@ the same shape as any other 422: its place in the body, and what is wrong there.
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from evergreen.types import Prediction, Release, Utc
 from serving.loaded import Kind
 
+UNSOUND = re.compile("[\0\ud800-\udfff]")
+"""Half a surrogate pair cannot be encoded, and PostgreSQL stores no text with a NUL."""
+WHOLE = range(-(2**63), 2**63)
+"""Whole numbers that fit a column."""
+MOMENT: TypeAdapter[datetime] = TypeAdapter(Utc)
+AHEAD = timedelta(minutes=5)
+"""How far a client's clock may be ahead of ours."""
+
+
+def sound(text: str) -> str:
+    """The text itself; raises `ValueError` where a store could not keep it."""
+    if UNSOUND.search(text):
+        raise ValueError("should be valid Unicode without NUL characters")
+    return text
+
+
 Cell = bool | int | float | str | None
-ExampleId = Annotated[str, Field(min_length=1, max_length=200)]
+ExampleId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(sound)]
 
 
 class Message(BaseModel):
@@ -184,6 +201,22 @@ def columns_of(rows: Sequence[Row], needs: Mapping[str, Kind], max_rows: int) ->
     return columns
 
 
+def require_known(outcomes: Sequence[Outcome], now: datetime) -> None:
+    """Refuse outcomes from after the logical now, with FastAPI's 422: nothing is known before it comes true."""
+    faults = [
+        _fault(
+            "not_known_yet",
+            ("outcomes", number, "label_timestamp"),
+            f"is after now, {now.isoformat()}: an outcome is reported once it is known",
+            outcome.label_timestamp.isoformat(),
+        )
+        for number, outcome in enumerate(outcomes)
+        if outcome.label_timestamp - now > AHEAD
+    ]
+    if faults:
+        raise RequestValidationError(faults)
+
+
 def _fault(kind: str, where: tuple[str | int, ...], message: str, given: Any) -> dict[str, Any]:
     return {"type": kind, "loc": ("body", *where), "msg": message, "input": given}
 
@@ -198,28 +231,34 @@ def _key(value: Cell) -> str | int:
     value = _present(value)
     if isinstance(value, bool | float) or value == "":
         raise ValueError("should be a key: a text that is not empty, or a whole number")
-    return value
+    return sound(value) if isinstance(value, str) else _integer(value)
 
 
 def _string(value: Cell) -> str:
     value = _present(value)
     if not isinstance(value, str) or not value:
         raise ValueError("should be a text that is not empty")
-    return value
+    return sound(value)
 
 
 def _integer(value: Cell) -> int:
     value = _present(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("should be a whole number")
+    if value not in WHOLE:
+        raise ValueError("should be a whole number of at most 64 bits")
     return value
 
 
 def _number(value: Cell) -> float:
     value = _present(value)
-    if isinstance(value, bool | str) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except OverflowError:  # a whole number beyond the largest float
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError("should be a finite number")
-    return float(value)
+    return number
 
 
 def _timestamp(value: Cell) -> datetime:
@@ -230,7 +269,10 @@ def _timestamp(value: Cell) -> datetime:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise ValueError("should be a moment with its time zone, for example 2013-06-01T09:15:00Z")
-    return moment.astimezone(UTC)
+    try:
+        return MOMENT.validate_python(moment)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
 _PARSERS: Mapping[Kind, Callable[[Cell], Any]] = {

@@ -5,14 +5,20 @@ continued by the next start.
 """
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
-from honcho.printer import Printer
+from honcho.printer import Message, Printer
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
-from evergreen.errors import ConfigurationError
+from evergreen.errors import ConfigurationError, EvergreenError
 from evergreen.settings import ROOT, Settings
 from evergreen.wiring import wiring
 from stack.environment import environment
@@ -24,33 +30,60 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m stack", description=__doc__)
     arguments.add_argument("--only", default="", help="names of the Procfile, separated by commas; default all")
     only = [name for name in arguments.parse_args().only.split(",") if name]
+    try:
+        manager = prepare(only)
+    except (EvergreenError, ValidationError, SQLAlchemyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
+    try:
+        manager.loop()
+    finally:
+        leave_nothing(manager)
+    return 0 if manager.returncode in (130, 143) else int(manager.returncode or 0)
+
+
+def prepare(only: Sequence[str]) -> Manager:
+    """A manager with the chosen processes (all, when none is named), not started; raises when something is in the way."""
     settings = Settings()
     processes = parse_procfile((ROOT / "Procfile").read_text()).processes
     unknown = set(only) - set(processes)
-    try:
-        if unknown:
-            raise ConfigurationError(f"--only names {sorted(unknown)}, the Procfile has {sorted(processes)}")
-        ports = {
-            "prefect": ("EVERGREEN_PREFECT_PORT", settings.prefect_port),
-            "mlflow": ("EVERGREEN_MLFLOW_PORT", settings.mlflow_port),
-            "serving": ("EVERGREEN_SERVING_PORT", settings.serving_port),
-        }
-        require_free(settings.host, {k: v for k, v in ports.items() if not only or k in only})
-    except ConfigurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if unknown:
+        raise ConfigurationError(f"--only names {sorted(unknown)}, the Procfile has {sorted(processes)}")
+    chosen = only or list(processes)
+    ports = {
+        "prefect": ("EVERGREEN_PREFECT_PORT", settings.prefect_port),
+        "mlflow": ("EVERGREEN_MLFLOW_PORT", settings.mlflow_port),
+        "serving": ("EVERGREEN_SERVING_PORT", settings.serving_port),
+    }
+    require_free(settings.host, {name: port for name, port in ports.items() if name in chosen})
     settings.home.mkdir(parents=True, exist_ok=True)
     _ = wiring().engine  # migrate once, before several processes open it
-    chosen = only or list(processes)
     if "mlflow" in chosen:
         _ = wiring().registry  # two processes that open a fresh MLflow database at once break its migrations
     env = environment(settings, chosen)
     Path(env["EVERGREEN_READY_FILE"]).unlink(missing_ok=True)
-    manager = Manager(Printer(sys.stdout, time_format="%H:%M:%S"))
+    manager = Manager(Relay(sys.stdout, time_format="%H:%M:%S"))
     for name in chosen:
         manager.add_process(name, "exec " + processes[name], env=env, cwd=str(ROOT))
-    manager.loop()
-    return 0 if manager.returncode in (130, 143) else int(manager.returncode or 0)
+    return manager
+
+
+class Relay(Printer):
+    """Prints what the processes print; with nobody reading any more, it must not keep them from being stopped."""
+
+    def write(self, message: Message) -> None:
+        """Print, if anybody still listens."""
+        with contextlib.suppress(OSError):
+            super().write(message)
+
+
+def leave_nothing(manager: Manager) -> None:
+    """Kill what is left of the processes' groups, whatever ended the loop."""
+    for process in manager._processes.values():
+        if process.get("pid") and process.get("returncode") is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process["pid"], signal.SIGKILL)
 
 
 if __name__ == "__main__":

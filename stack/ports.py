@@ -10,6 +10,11 @@ from evergreen.errors import ConfigurationError
 
 def require_free(host: str, ports: Mapping[str, tuple[str, int]]) -> None:
     """Raise `ConfigurationError` naming every taken port of `{process: (variable, port)}`, its holder and the cure."""
+    twice = sorted({port for _, port in ports.values() if [p for _, p in ports.values()].count(port) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"port {twice[0]} is asked for twice: {', '.join(v for v, p in ports.values() if p == twice[0])}"
+        )
     taken = [
         f"port {port} for {name} is taken{_holder(port)}; stop it or choose another with {variable}=PORT"
         for name, (variable, port) in ports.items()

@@ -8,6 +8,7 @@ from typing import Literal
 
 from prefect import get_run_logger, task
 from prefect.runtime import flow_run
+from sqlalchemy.exc import SQLAlchemyError
 
 from evergreen.errors import InvalidTransition
 from evergreen.spec import ModelSpec
@@ -38,12 +39,16 @@ def held(request: RetrainRequest) -> Iterator[None]:
     """Keep the admission's lease alive; a process that dies stops renewing, and another may take over."""
     done = threading.Event()
     lease = wiring().settings.lease_seconds
+    logger = get_run_logger()
 
     def renew() -> None:
         while not done.wait(lease / 3):
-            with wiring().records() as records:
-                if not records.admissions.renew(request.request_id, lease_seconds=lease):
-                    return  # taken over: `finish` will say so, and the work is the same work
+            try:
+                with wiring().records() as records:
+                    if not records.admissions.renew(request.request_id, lease_seconds=lease):
+                        return  # taken over: `finish` will say so, and the work is the same work
+            except SQLAlchemyError as error:  # a database that is away for a moment must not cost the lease
+                logger.warning("the admission's lease was not renewed, trying again: %s", error)
 
     thread = threading.Thread(target=renew, name="admission-lease", daemon=True)
     thread.start()

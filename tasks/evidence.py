@@ -48,8 +48,10 @@ def reasons(
     verdict = [f"- {reason}" for reason in decision.reasons] or [f"- all {len(decision.checks)} checks passed"]
     after = "nothing: the champion stays"
     if release is not None:
-        share = f"takes {release.challenger_share:.0%} of the traffic" if release.challenger else "is the champion"
-        after = f"version {version.version} {share}"
+        now = f"version {release.champion} is the champion"
+        after = now + (
+            f", {release.challenger} takes {release.challenger_share:.0%} of the traffic" if release.challenger else ""
+        )
     return "\n".join(
         [
             f"### Asked for by *{request.cause}* as of {request.as_of:%Y-%m-%d %H:%M} UTC",

@@ -1,4 +1,8 @@
-"""Move versions between challenger, champion and previous; every change is one compare-and-swap with its journal row."""
+"""Move versions between challenger, champion and previous; every change is one compare-and-swap with its journal row.
+
+A task that changes a release is not retried: what a retry would find is the release after the change. What follows a
+change, the aliases in MLflow, is a task of its own that may be done as often as one likes.
+"""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -7,20 +11,26 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from evergreen.errors import UnknownModel
+from evergreen.errors import ReleaseConflict, UnknownModel
 from evergreen.release import judge, next_share, promote, roll_back, start, step
 from evergreen.spec import ModelSpec
 from evergreen.types import Release, ReleaseDecision
 from evergreen.wiring import wiring
 
 
-@task(retries=2, retry_delay_seconds=1)
+@task
 def start_canary(spec: ModelSpec, version: int, reason: str, as_of: datetime) -> Release:
-    """Give a gated version its first share; with no champion it becomes champion at once."""
+    """Give a gated version its first share; with no champion it becomes champion at once.
+
+    A version that was released before is left as it is: a run that was killed after this step finds it done, and one
+    that a guardrail took back does not come in again.
+    """
+    with wiring().records() as records:
+        released = {entry.after.challenger or entry.after.champion for entry in records.releases.journal(spec.name)}
 
     def begin(current: Release | None) -> Release:
-        if current is not None and version in (current.champion, current.challenger):
-            return current  # a run that was killed after this step and is run again
+        if current is not None and version in released:
+            return current
         return start(current, model=spec.name, version=version, share=spec.release.steps[0], at=as_of)
 
     return _change(spec, begin, action="start", reason=reason)
@@ -44,12 +54,17 @@ def judge_challenger(spec: ModelSpec, as_of: datetime) -> ReleaseDecision | None
     return decision
 
 
-@task(retries=2, retry_delay_seconds=1)
+@task
 def apply_decision(spec: ModelSpec, decision: ReleaseDecision, as_of: datetime) -> Release:
     """Do what was decided: the next share, all of the traffic, or back."""
 
     def change(current: Release | None) -> Release:
         release = _existing(spec, current)
+        if release.revision != decision.revision:
+            raise ReleaseConflict(
+                f"{spec.name}: revision {decision.revision} was judged, but the release is at {release.revision} now. "
+                "Nothing was changed; the next roll_out judges again."
+            )
         if decision.action == "promote":
             return promote(release, at=as_of)
         if decision.action == "roll_back":
@@ -66,7 +81,7 @@ def current_release(spec: ModelSpec) -> Release:
         return _existing(spec, records.releases.current(spec.name))
 
 
-@task(retries=2, retry_delay_seconds=1)
+@task
 def roll_back_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
     """Drop the challenger if there is one, else put the previous champion back."""
     return _change(
@@ -78,6 +93,12 @@ def roll_back_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
 def promote_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
     """Give the challenger all of the traffic without waiting for its dwell: a person's call."""
     return _change(spec, lambda current: promote(_existing(spec, current), at=as_of), action="promote", reason=reason)
+
+
+@task(retries=3, retry_delay_seconds=2)
+def mirror_aliases(release: Release) -> None:
+    """Point MLflow's aliases at what the release says; an alias that was moved by hand is put back."""
+    wiring().registry.mirror(release)
 
 
 def _existing(spec: ModelSpec, release: Release | None) -> Release:
@@ -100,7 +121,6 @@ def _change(spec: ModelSpec, change: Callable[[Release | None], Release], *, act
                 reason=reason,
                 at=after.changed_at,
             )
-    wire.registry.mirror(after)
     get_run_logger().info(
         "%s: champion %s, challenger %s at %.0f%%, previous %s",
         action,

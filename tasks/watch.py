@@ -34,23 +34,24 @@ class Served:
 
 @task(retries=2, retry_delay_seconds=5)
 def record_outcomes(spec: ModelSpec, as_of: datetime) -> None:
-    """Bring the outcomes that became known since the last time into the prediction log."""
+    """Bring the outcomes of what was answered and has none yet into the prediction log."""
     counts = bring_outcomes(wiring(), spec, as_of)
     if counts is not None:
         get_run_logger().info("outcomes: %s new, %s repeated, %s unknown", counts.new, counts.repeated, counts.unknown)
 
 
 def bring_outcomes(wire: Wiring, spec: ModelSpec, as_of: datetime) -> OutcomeCounts | None:
-    """What `record_outcomes` does; None when nothing can be new."""
+    """What `record_outcomes` does; None when nothing waits for its outcome."""
     from evergreen.adapters.feature_tables import read_outcomes
 
     with wire.records() as records:
-        since = records.predictions.newest_outcome(spec.name) or records.predictions.oldest_answer(spec.name)
-    if since is None or since >= as_of:
+        waiting = records.predictions.waiting(spec.name, as_of)
+    if waiting.empty:
         return None
-    # Both ends are inclusive in effect: an outcome that is read again is counted as repeated and changes nothing.
-    known = Window(start=since, end=as_of + timedelta(microseconds=1))
+    # The end is exclusive, and what became known at this very moment is known.
+    known = Window(start=waiting["event_timestamp"].min(), end=as_of + timedelta(microseconds=1))
     outcomes = read_outcomes(wire.settings.data, spec, known)
+    outcomes = outcomes[outcomes["example_id"].isin(waiting["example_id"])]
     with wire.records() as records:
         return records.predictions.record_outcomes(spec.name, outcomes)
 
@@ -81,18 +82,24 @@ def _show_not_judged(spec: ModelSpec, why: str) -> None:
 
 
 @task(retries=1, retry_delay_seconds=5, persist_result=False)
-def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport:
-    """Draw the Evidently page of this window beside the champion's training rows; keep it with the champion's run."""
+def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
+    """Draw the Evidently page of the champion's answers beside its training rows; keep it with its run.
+
+    None where the champion answered nothing in the window: it is newer than the window.
+    """
     from evergreen.adapters.evidently import drift_report
     from evergreen.adapters.feature_tables import load_training_set
 
+    answers = served.frame[served.frame["version"] == served.champion.version]
+    if answers.empty:
+        return None
     wire = wiring()
     trained_on = load_training_set(served.training_set)
     trained_on = trained_on[trained_on["event_timestamp"] < served.training_set.holdout.start]
     rows, seed = spec.monitor.report_rows, spec.train.seed
     report = drift_report(
         sample_by_day(trained_on, rows, seed=seed),
-        sample_by_day(served.frame, rows, seed=seed),
+        sample_by_day(answers, rows, seed=seed),
         served.training_set.features,
         model=spec.name,
         window=served.window,

@@ -31,11 +31,16 @@ NEEDED_TO_SCORE = ("torch", "numpy", "pandas", "safetensors", "pydantic")
 """What an environment must hold to load a registered model, beside Evergreen itself at its code revision."""
 
 
+def verdict(decision: GateDecision) -> str:
+    """The gate's word, as tags have it."""
+    return "passed" if decision.passed else "refused"
+
+
 def version_tags(candidate: TrainedModel, decision: GateDecision) -> dict[str, str]:
     """What identifies a version and its verdict; enough to decide whether it may be served."""
     return {
         "evergreen.artifact": candidate.digest,
-        "evergreen.gate": "passed" if decision.passed else "refused",
+        "evergreen.gate": verdict(decision),
         "evergreen.reasons": orjson.dumps(decision.reasons).decode(),
     }
 

@@ -64,17 +64,18 @@ class ModelRegistry:
         spec: ModelSpec,
         tags: Mapping[str, str],
     ) -> ModelVersion:
-        """Record a judged candidate as a version, passed or refused; the same artifact again is the same version.
+        """Record a judged candidate as a version, passed or refused; the same artifact and verdict again are the same version.
 
         Raises `ArtifactError` when the candidate's files are not those that were judged.
         """
         _require_digest(Path(candidate.uri), candidate.digest)
         experiment = self._experiment(spec.name)
-        known = self._find_version(spec.name, candidate.digest)
+        verdict = lineage.verdict(decision)
+        known = self._find_version(spec.name, candidate.digest, verdict)
         if known is not None:
             return known
         run_tags = lineage.run_tags(candidate, decision, cause, spec, tags)
-        run_id = self._find_run(experiment, candidate.digest) or self._start_run(experiment, run_tags)
+        run_id = self._find_run(experiment, candidate.digest, verdict) or self._start_run(experiment, run_tags)
         self._log_figures(run_id, candidate, evaluation, champion, spec)
         self._log_records(
             run_id,
@@ -180,12 +181,14 @@ class ModelRegistry:
         assert found is not None
         return str(found.experiment_id)
 
-    def _find_version(self, model: str, artifact: Digest) -> ModelVersion | None:
-        found = self._client.search_model_versions(f"name = '{model}' and tags.`evergreen.artifact` = '{artifact}'")
+    def _find_version(self, model: str, artifact: Digest, verdict: str) -> ModelVersion | None:
+        found = self._client.search_model_versions(
+            f"name = '{model}' and tags.`evergreen.artifact` = '{artifact}' and tags.`evergreen.gate` = '{verdict}'"
+        )
         return min((_version(version) for version in found), key=lambda version: version.version, default=None)
 
-    def _find_run(self, experiment: str, artifact: Digest) -> str | None:
-        mine = f"tags.`evergreen.artifact` = '{artifact}'"
+    def _find_run(self, experiment: str, artifact: Digest, verdict: str) -> str | None:
+        mine = f"tags.`evergreen.artifact` = '{artifact}' and tags.`evergreen.gate` = '{verdict}'"
         found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"], max_results=1)
         return str(found[0].info.run_id) if found else None
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import ColumnElement, and_, exists, func, select
+from sqlalchemy import ColumnElement, and_, exists, select
 from sqlalchemy.orm import Session, aliased
 
 from evergreen.adapters.tables import OutcomeRow, PredictionRow, insert_new
@@ -102,13 +102,19 @@ class PredictionLog:
         )
         return set(self._session.scalars(rows))
 
-    def newest_outcome(self, model: str) -> datetime | None:
-        """When the newest stored outcome became known; None where there is none."""
-        return self._session.scalar(select(func.max(OutcomeRow.label_timestamp)).where(OutcomeRow.model == model))
-
-    def oldest_answer(self, model: str) -> datetime | None:
-        """The moment of the oldest prediction; None where there is none."""
-        return self._session.scalar(select(func.min(PredictionRow.event_timestamp)).where(PredictionRow.model == model))
+    def waiting(self, model: str, before: datetime) -> pd.DataFrame:
+        """`example_id` and `event_timestamp` of what was asked before a moment and has no outcome yet, oldest first."""
+        outcome = select(OutcomeRow.example_id).where(
+            OutcomeRow.model == PredictionRow.model, OutcomeRow.example_id == PredictionRow.example_id
+        )
+        rows = (
+            select(PredictionRow.example_id, PredictionRow.event_timestamp)
+            .where(PredictionRow.model == model, PredictionRow.event_timestamp < before, ~outcome.exists())
+            .order_by(PredictionRow.event_timestamp)
+        )
+        return pd.DataFrame(
+            [tuple(row) for row in self._session.execute(rows)], columns=["example_id", "event_timestamp"]
+        )
 
     def _frame(self, model: str, asked: ColumnElement[bool], as_of: datetime) -> pd.DataFrame:
         later = aliased(OutcomeRow)

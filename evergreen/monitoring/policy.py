@@ -64,18 +64,6 @@ def decide(
     )
 
 
-def check_of(decision: RetrainDecision, performance: PerformanceReport) -> WatchCheck:
-    """What later checks need to know of this one."""
-    return WatchCheck(
-        model=decision.model,
-        version=performance.version,
-        window=performance.window,
-        alarms=decision.alarms,
-        retrain=decision.retrain,
-        episode=decision.episode,
-    )
-
-
 def alarming_stretch(history: Sequence[WatchCheck], performance: PerformanceReport) -> list[WatchCheck]:
     """The checks of the same champion right before this window that all alarmed, newest first, one a window."""
     stretch: list[WatchCheck] = []

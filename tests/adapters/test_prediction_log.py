@@ -158,20 +158,15 @@ def test_the_examples_that_were_answered_are_known(log: PredictionLog) -> None:
     assert log.answered("flight_delay", a_window()) == {"e000000", "e000001"}
 
 
-def test_the_newest_outcome_says_where_to_go_on(log: PredictionLog) -> None:
-    nothing = log.newest_outcome("flight_delay")
-    log.record_outcomes("flight_delay", outcomes(("a", 0, MAY + HOUR), ("b", 1, MAY)))
-
-    assert nothing is None
-    assert log.newest_outcome("flight_delay") == MAY + HOUR
-
-
-def test_the_oldest_answer_says_where_outcomes_begin_to_matter(log: PredictionLog) -> None:
-    nothing = log.oldest_answer("flight_delay")
+def test_what_waits_for_its_outcome_is_found_however_old_it_is_and_whatever_came_since(log: PredictionLog) -> None:
     log.record([a_prediction(0, at=MAY + HOUR), a_prediction(1, at=MAY), a_prediction(2, at=MAY - DAY, model="other")])
+    log.record_outcomes("flight_delay", outcomes(("e000000", 0, MAY + 1000 * DAY)))
 
-    assert nothing is None
-    assert log.oldest_answer("flight_delay") == MAY
+    waiting = log.waiting("flight_delay", MAY + DAY)
+
+    assert waiting["example_id"].tolist() == ["e000001"]
+    assert waiting["event_timestamp"].tolist() == [MAY]
+    assert log.waiting("flight_delay", MAY).empty
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,15 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact
 
-from evergreen.errors import DataError, FeatureServiceMissing, InvalidTransition, UnknownModel
-from evergreen.types import Cause, Outcome, Window
+from evergreen.errors import DataError, FeatureServiceMissing, InvalidTransition, ReleaseConflict, UnknownModel
+from evergreen.types import Cause, Outcome, ReleaseDecision, Window
 from evergreen.wiring import Wiring
 from flows.materialize import materialize
 from flows.retrain import retrain
 from flows.roll_out import roll_out
 from flows.score_batch import score_batch
 from flows.watch import watch
+from tasks.release import apply_decision
 from tests.flow_worlds import FIRST, empty_world, first_champion, prefect_api, rewrite_spec, world
 
 MODEL = "flight_delay"
@@ -127,6 +128,24 @@ def test_a_refused_candidate_is_registered_with_its_reasons(
         release = records.releases.current(MODEL)
     assert release is not None
     assert (release.champion, release.challenger) == (1, None)
+
+    rewrite_spec("max_log_loss = 0.01", "max_log_loss = 0.69")
+    rewrite_spec("margin = 0.002", "margin = 0.5")
+    rewrite_spec("max_slice_loss = 0.05", "max_slice_loss = 5.0")
+    again = retrain(MODEL, FIRST + timedelta(days=1), Cause.PERSON)  # the same artifact, judged by other rules
+    assert again.version is not None
+    assert again.version.passed
+    assert again.version.version == outcome.version.version + 1
+    assert again.release is not None
+    assert again.release.challenger == again.version.version
+
+
+def test_a_decision_about_another_revision_changes_nothing(world: Wiring) -> None:
+    judged = ReleaseDecision(revision=99, action="promote", checks=(), reasons=())
+    with pytest.raises(ReleaseConflict, match="revision 99 was judged, but the release is at 1"):
+        apply_decision.fn(world.spec(MODEL), judged, FIRST)
+    with world.records() as records:
+        assert len(records.releases.journal(MODEL)) == 1
 
 
 def test_an_unknown_model_names_the_known_ones(empty_world: Wiring) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.monitoring.policy import check_of, decide
+from evergreen.monitoring.policy import decide
 from evergreen.spec import ModelSpec, parse_spec
 from evergreen.types import (
     Cause,
@@ -24,6 +24,18 @@ from evergreen.types import (
 
 FIRST = datetime(2013, 4, 8, tzinfo=UTC)
 DIGEST = "sha256:" + "0" * 64
+
+
+def check_of(decision: RetrainDecision, performance: PerformanceReport) -> WatchCheck:
+    """What later checks need to know of this one."""
+    return WatchCheck(
+        model=decision.model,
+        version=performance.version,
+        window=performance.window,
+        alarms=decision.alarms,
+        retrain=decision.retrain,
+        episode=decision.episode,
+    )
 
 
 def a_spec(*, cooldown_days: float = 14, **monitor: float) -> ModelSpec:
