@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.special import expit, logit, ndtri
 
-from evergreen.evaluation import evaluate
+from evergreen.evaluation import auc_pulls, evaluate
 from evergreen.gate import better_than_champion, calibrated, not_worse_than_champion, slices_hold
+from evergreen.paired import paired_auc
 from evergreen.settings import ROOT
 from evergreen.spec import GateConfig
 from evergreen.types import Check, DayLoss, Evaluation, Scores, Window
@@ -76,6 +78,7 @@ def main() -> None:
             figures |= {f"{name}_{days}d_{key}": value for key, value in passes(kin, days, pairs, rules).items()}
         figures |= {f"slices_{days}d_{key}": value for key, value in slices(days, pairs // 4, rules).items()}
         figures |= {f"calibration_{days}d_{key}": value for key, value in calibration(days, pairs // 4).items()}
+        figures |= {f"auc_{days}d_{key}": value for key, value in ranking(days, pairs // 4, rules).items()}
     report(figures)
 
 
@@ -131,6 +134,25 @@ def calibration(days: int, models: int) -> Figures:
     return figures
 
 
+def ranking(days: int, pairs: int, rules: GateConfig) -> Figures:
+    """Share of pairs of equal models of which the candidate is shown to rank better: by days, and by DeLong's rows."""
+    figures = dict.fromkeys(("better_equal", "better_equal_by_rows"), 0.0)
+    for number in range(pairs):
+        rng = np.random.default_rng((days, number, 13))
+        place = np.repeat(np.arange(days), ROWS_A_DAY)
+        odds = rng.normal(-1.5, 1.0, len(place))
+        labels = (rng.random(len(place)) < expit(odds)).astype(float)
+        # Each model misjudges whole days, and rows.
+        both = [expit(odds + rng.normal(0, 0.3, days)[place] + rng.normal(0, 0.5, len(place))) for _ in range(2)]
+        candidate, champion = (evaluated(place, labels, scores) for scores in both)
+        found = paired_auc(candidate.overall, champion.overall)
+        assert found is not None
+        figures["better_equal"] += (found.lower(rules.confidence) > 0.0) / pairs
+        by_rows = float(np.linalg.norm(auc_pulls(labels, both[0]) - auc_pulls(labels, both[1])))
+        figures["better_equal_by_rows"] += (found.mean > ndtri(rules.confidence) * by_rows) / pairs
+    return figures
+
+
 def simulated(kin: Kin, days: int, pairs: int, rise: float, seed: int = 0) -> Iterator[tuple[Evaluation, Evaluation]]:
     """Candidate and champion `pairs` times; the candidate's true log loss is `rise` higher."""
     rng = np.random.default_rng((seed, days))
@@ -170,14 +192,19 @@ def uncalibrated(days: int, gap: float, rng: np.random.Generator) -> Evaluation:
     """A model whose every probability is `gap` too high, on days that are harder or easier than it knows."""
     place = np.repeat(np.arange(days), ROWS_A_DAY)
     truth = rng.beta(1.5, 4.5, len(place)) * (1 - gap)
-    odds = np.log(truth / (1 - truth)) + rng.normal(0.0, 0.4, days)[place]
+    chance = expit(logit(truth) + rng.normal(0.0, 0.4, days)[place])
+    return evaluated(place, (rng.random(len(place)) < chance).astype(float), truth + gap)
+
+
+def evaluated(place: NDArray[np.int64], labels: NDArray[np.float64], scores: NDArray[np.float64]) -> Evaluation:
+    """Rows of days numbered from 0."""
     return evaluate(
         model="simulated",
         artifact=DIGEST,
-        holdout=window(days),
-        holdout_digest="sha256:" + rng.bytes(32).hex(),
-        labels=(rng.random(len(place)) < 1 / (1 + np.exp(-odds))).astype(int),
-        scores=truth + gap,
+        holdout=window(int(place[-1]) + 1),
+        holdout_digest=DIGEST,
+        labels=labels,
+        scores=scores,
         days=np.datetime64("2013-05-01") + place,
         slices={},
     )

@@ -68,7 +68,11 @@ def evaluate(
         holdout=holdout,
         holdout_digest=holdout_digest,
         days=len(calendar),
-        overall=whole.model_copy(update={"figures": whole.figures | {"calibration_error_low": low}}),
+        overall=Scores(
+            rows=whole.rows,
+            figures=whole.figures | {"calibration_error_low": low},
+            by_day=_with_pulls(whole.by_day, place, labels, scores),
+        ),
         slices=parts,
     )
 
@@ -84,11 +88,25 @@ def score_rows(labels: ArrayLike, scores: ArrayLike) -> Scores:
 
 def roc_auc(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
     """Chance that a row of class 1 scores above one of class 0, ties counting half (Mann-Whitney U; both must be present)."""
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    middle_rank = np.cumsum(counts) - (counts - 1) / 2
     positives = labels == 1
     ones, zeros = int(positives.sum()), int((~positives).sum())
-    return float((middle_rank[place[positives]].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    return float((_middle_ranks(scores)[positives].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
+def auc_pulls(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(rows,) how far each row pulls the AUC from what the others make it; they sum to 0 (both classes must be present).
+
+    A row's share of the other class that it stands on the right side of, less the AUC, by the rows of its class: DeLong's
+    structural components, by ranks as Sun & Xu 2014 have it. Summed over clusters they give the variance of an AUC, or of
+    a difference of two, where rows of a cluster depend on each other (Obuchowski 1997).
+    """
+    positives = labels == 1
+    ones, zeros = int(positives.sum()), int((~positives).sum())
+    ranks, auc = _middle_ranks(scores), roc_auc(labels, scores)
+    pulls = np.empty(len(labels))
+    pulls[positives] = ((ranks[positives] - _middle_ranks(scores[positives])) / zeros - auc) / ones
+    pulls[~positives] = (1 - (ranks[~positives] - _middle_ranks(scores[~positives])) / ones - auc) / zeros
+    return pulls
 
 
 def calibration_error(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
@@ -123,6 +141,22 @@ def row_losses(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> NDAr
     certain = np.clip(scores, _CERTAIN, 1 - _CERTAIN)
     losses: NDArray[np.float64] = -np.where(labels == 1, np.log(certain), np.log1p(-certain))
     return losses
+
+
+def _middle_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(rows,) rank from 1, ties sharing the middle of theirs."""
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
+
+
+def _with_pulls(
+    by_day: tuple[DayLoss, ...], place: NDArray[np.int64], labels: NDArray[np.float64], scores: NDArray[np.float64]
+) -> tuple[DayLoss, ...]:
+    if labels.min() == labels.max():
+        return by_day
+    pulls = np.bincount(place, weights=auc_pulls(labels, scores)).tolist()
+    return tuple(day.model_copy(update={"auc_pull": pull}) for day, pull in zip(by_day, pulls, strict=True))
 
 
 def _by_day(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 
 from evergreen.errors import DataError
-from evergreen.paired import PairedDifference, holm, paired_difference
+from evergreen.paired import PairedDifference, holm, paired_auc, paired_difference
 from evergreen.spec import GateConfig
 from evergreen.types import Check, Evaluation, GateDecision, Scores
 
@@ -33,6 +33,7 @@ def decide(candidate: Evaluation, champion: Evaluation | None, rules: GateConfig
         checks.append(not_worse_than_champion(candidate, champion, rules))
         if rules.superiority:
             checks.append(better_than_champion(candidate, champion, rules))
+        checks.extend(ranks_no_worse(candidate, champion, rules))
         checks.extend(slices_hold(candidate, champion, rules))
     return GateDecision(checks=tuple(checks))
 
@@ -146,6 +147,24 @@ def better_than_champion(candidate: Evaluation, champion: Evaluation, rules: Gat
         figure=_bound(found, rules),
         rule=f"[gate].superiority = true with confidence = {rules.confidence:g}",
         reason=f"{_beside(candidate.overall, champion.overall)}: {_change(found, rules)}, must fall",
+    )
+
+
+def ranks_no_worse(candidate: Evaluation, champion: Evaluation, rules: GateConfig) -> Iterator[Check]:
+    """Non-inferior in AUC on the same rows; shown also where `[gate].max_auc_drop` asks nothing, if both have an AUC."""
+    found, allowed = paired_auc(candidate.overall, champion.overall), rules.max_auc_drop
+    if found is None:
+        return
+    lower = found.lower(rules.confidence)
+    rule = f"= {allowed:g} with confidence = {rules.confidence:g}" if allowed is not None else "unset: decides nothing"
+    bound = f"with {rules.confidence:.0%} confidence at least {lower:+.4f}" if found.days > 1 else "on one day no bound"
+    yield Check(
+        name="auc_beside_champion",
+        passed=allowed is None or lower >= -allowed,
+        figure=lower if math.isfinite(lower) else found.mean,
+        rule=f"[gate].max_auc_drop {rule}",
+        reason=f"AUC {candidate.overall['auc']:.3f}, champion {champion.overall['auc']:.3f}: change {found.mean:+.4f}, {bound}"
+        + (f", may fall {allowed:.4f}" if allowed is not None else ""),
     )
 
 

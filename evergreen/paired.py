@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from evergreen.errors import DataError
-from evergreen.types import Scores
+from evergreen.types import DayLoss, Scores
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Candidate minus champion in mean log loss of a row: below zero the candidate is better."""
+    """Candidate minus champion, in mean log loss of a row or in AUC."""
 
     mean: float
     error: float
@@ -35,8 +35,12 @@ class PairedDifference:
             return self.mean + self.error
         return self.mean + float(stdtrit(self.days - 1, confidence)) * self.error
 
+    def lower(self, confidence: float) -> float:
+        """The true difference is above this with one-sided `confidence`."""
+        return 2 * self.mean - self.upper(confidence)
+
     def p_not_worse(self) -> float:
-        """Chance of a rise at least this clear if the candidate were truly not worse (one-sided t test)."""
+        """Of log losses: chance of a rise at least this clear if the candidate were truly not worse (one-sided t test)."""
         if self.days < 2:
             return 1.0
         if self.error == 0.0:
@@ -49,6 +53,27 @@ def paired_difference(candidate: Scores, champion: Scores) -> PairedDifference:
 
     Raises `DataError` when either has no figures by day, or days or rows of a day differ: those are other rows.
     """
+    totals = np.array([(one.loss_sum - other.loss_sum, one.rows) for one, other in _pairs(candidate, champion)])
+    return ratio_of_totals(totals[:, 0], totals[:, 1])
+
+
+def paired_auc(candidate: Scores, champion: Scores) -> PairedDifference | None:
+    """How the candidate's AUC differs from the champion's on the same days; None where either has no AUC by day.
+
+    Its error is DeLong's for two AUCs of the same rows, with days for clusters (Obuchowski 1997, "Nonparametric Analysis of
+    Clustered ROC Curve Data"). Raises `DataError` as `paired_difference` does.
+    """
+    pulls = [(one.auc_pull, other.auc_pull) for one, other in _pairs(candidate, champion)]
+    moved = np.array([mine - theirs for mine, theirs in pulls if mine is not None and theirs is not None])
+    if len(moved) < len(pulls):
+        return None
+    days = len(moved)
+    error = float(np.sqrt(days / (days - 1) * np.square(moved).sum())) if days > 1 else float("inf")
+    return PairedDifference(mean=candidate["auc"] - champion["auc"], error=error, days=days)
+
+
+def _pairs(candidate: Scores, champion: Scores) -> list[tuple[DayLoss, DayLoss]]:
+    """Each day of both, in order."""
     mine, theirs = ([(day.day, day.rows) for day in scores.by_day] for scores in (candidate, champion))
     if not mine or sorted(mine) != sorted(theirs):
         raise DataError(
@@ -56,9 +81,8 @@ def paired_difference(candidate: Scores, champion: Scores) -> PairedDifference:
             f"{sum(rows for _, rows in theirs):,} on {len(theirs)}, or other rows on some day: pairing by day compares "
             "two models on the same rows. Score both on one holdout."
         )
-    pairs = zip(*(sorted(scores.by_day, key=lambda day: day.day) for scores in (candidate, champion)), strict=True)
-    totals = np.array([(one.loss_sum - other.loss_sum, one.rows) for one, other in pairs], dtype=np.float64)
-    return ratio_of_totals(totals[:, 0], totals[:, 1])
+    in_order = (sorted(scores.by_day, key=lambda day: day.day) for scores in (candidate, champion))
+    return list(zip(*in_order, strict=True))
 
 
 def ratio_of_totals(differences: NDArray[np.float64], rows: NDArray[np.float64]) -> PairedDifference:

@@ -130,6 +130,8 @@ class GateConfig(Table):
     A week of flights tells differences of about 0.006 apart; much less than that here refuses nearly everything."""
     superiority: bool = False
     """Also ask, with that confidence, that the log loss falls."""
+    max_auc_drop: Share | None = None
+    """Also ask, with that confidence, that the AUC falls by no more than this. Unset: shown and decides nothing."""
     max_slice_loss: NonNegativeFloat = 0.05
     """Refuse when a slice's log loss rises by more than this over the champion's, and that it rises at all is proved with
     that confidence, all judged slices taken together (Holm)."""

@@ -119,6 +119,9 @@ class DayLoss(Fact):
     rows: PositiveInt
     loss_sum: NonNegativeFloat
     """Log loss summed over the rows."""
+    auc_pull: float | None = None
+    """How far the day's rows pull the AUC of all rows up or down; the pulls of all days sum to 0. None in a slice, and where
+    only one class is present."""
 
 
 class Scores(Fact):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from evergreen.errors import DataError
-from evergreen.evaluation import evaluate, score_rows
+from evergreen.evaluation import auc_pulls, evaluate, score_rows
 from evergreen.types import Evaluation
 from tests.factories import a_digest, a_window
 
@@ -97,6 +97,30 @@ def test_moments_of_a_day_are_that_day() -> None:
     )
 
     assert an_evaluation(days=moments) == an_evaluation()
+
+
+@given(rows.filter(lambda pairs: len({label for label, _ in pairs}) == 2))
+def test_a_rows_pull_on_the_auc_is_its_share_of_the_other_class_on_the_right_side(
+    pairs: list[tuple[bool, int]],
+) -> None:
+    labels = np.array([float(label) for label, _ in pairs])
+    scores = np.array([score / 20 for _, score in pairs])
+    ones, zeros = scores[labels == 1], scores[labels == 0]
+
+    found = auc_pulls(labels, scores)
+
+    right = (ones[:, None] > zeros[None, :]) + (ones[:, None] == zeros[None, :]) / 2
+    assert found[labels == 1] == pytest.approx((right.mean(axis=1) - right.mean()) / len(ones))
+    assert found[labels == 0] == pytest.approx((right.mean(axis=0) - right.mean()) / len(zeros))
+    assert found.sum() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_days_share_the_pulls_of_their_rows() -> None:
+    pulls = auc_pulls(np.array([1.0, 0.0, 1.0, 0.0]), np.array([0.9, 0.2, 0.4, 0.6]))
+
+    assert [day.auc_pull for day in an_evaluation().overall.by_day] == pytest.approx([pulls[:2].sum(), *pulls[2:]])
+    assert {day.auc_pull for day in an_evaluation().slices["origin=JFK"].by_day} == {None}
+    assert {day.auc_pull for day in an_evaluation(labels=np.array([1, 1, 1, 1])).overall.by_day} == {None}
 
 
 def test_the_spread_of_the_scores_is_recorded() -> None:

@@ -259,6 +259,25 @@ def test_the_more_slices_are_judged_the_clearer_a_rise_must_be() -> None:
     assert [refused(others) for others in (0, 2, 20)] == [True, True, False]
 
 
+def with_pulls(evaluation: Evaluation, pulls: Sequence[float]) -> Evaluation:
+    overall = evaluation.overall
+    by_day = [day.model_copy(update={"auc_pull": pull}) for day, pull in zip(overall.by_day, pulls, strict=True)]
+    return evaluation.model_copy(update={"overall": overall.model_copy(update={"by_day": tuple(by_day)})})
+
+
+def test_a_fall_of_the_auc_is_shown_and_decides_only_where_the_spec_says_so() -> None:
+    champion = with_pulls(an_evaluation(auc=0.75), [0.0] * 7)
+    candidate = with_pulls(an_evaluation(auc=0.74), [0.003, -0.002, 0.001, -0.004, 0.002, -0.001, 0.001])
+
+    shown = decide(candidate, champion, RULES).checks[-1]
+
+    assert shown.passed
+    assert shown.rule == "[gate].max_auc_drop unset: decides nothing"
+    assert shown.reason == "AUC 0.740, champion 0.750: change -0.0100, with 90% confidence at least -0.0193"
+    assert decide(candidate, champion, GateConfig(max_auc_drop=0.02)).passed
+    assert decide(candidate, champion, GateConfig(max_auc_drop=0.015)).reasons == (f"{shown.reason}, may fall 0.0150",)
+
+
 def test_a_constant_is_refused_however_good_its_loss() -> None:
     decision = decide(with_figures(an_evaluation(), score_std=0.0, min_score=0.2, max_score=0.2), None, RULES)
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from bench.gate import KINDS, share, simulated
 from evergreen.errors import DataError
+from evergreen.evaluation import evaluate
 from evergreen.gate import better_than_champion, not_worse_than_champion
-from evergreen.paired import holm, paired_difference
+from evergreen.paired import holm, paired_auc, paired_difference
 from evergreen.spec import GateConfig
 from evergreen.types import DayLoss, Scores
-from tests.factories import DAY, MAY
+from tests.factories import DAY, MAY, a_digest, a_window
 
 Day = tuple[int, float, float]
 """Rows, and each model's mean loss."""
@@ -110,6 +111,37 @@ def test_other_days_are_never_paired(change: dict[str, object]) -> None:
 
     with pytest.raises(DataError, match="pairing by day"):
         paired_difference(champion.model_copy(update={"by_day": days_found}), champion)
+
+
+def test_with_a_day_for_every_row_the_error_of_the_auc_is_delongs() -> None:
+    rng = np.random.default_rng(3)
+    labels = (rng.random(600) < 0.3).astype(int)
+    signal = labels + rng.normal(0, 1, 600)
+    models = [1 / (1 + np.exp(-(signal + rng.normal(0, noise, 600)))) for noise in (0.5, 1.0)]
+    placed = []
+    for one in models:
+        right = one[labels == 1][:, None] > one[labels == 0][None, :]
+        placed.append((right.mean(axis=1), right.mean(axis=0)))
+    delong = sum(np.var(first - second, ddof=1) / len(first) for first, second in zip(*placed, strict=True))
+    first, second = (
+        evaluate(
+            model="toy",
+            artifact=a_digest(),
+            holdout=a_window(days=600),
+            holdout_digest=a_digest(),
+            labels=labels,
+            scores=one,
+            days=np.datetime64("2013-05-01") + np.arange(600),
+            slices={},
+        ).overall
+        for one in models
+    )
+
+    found = paired_auc(first, second)
+
+    assert found is not None
+    assert found.mean == pytest.approx(placed[0][0].mean() - placed[1][0].mean())
+    assert found.error == pytest.approx(np.sqrt(delong), rel=0.01)
 
 
 def test_holm_is_the_textbooks() -> None:
