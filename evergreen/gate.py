@@ -107,7 +107,7 @@ def calibrated(candidate: Evaluation, rules: GateConfig) -> Check:
         passed=low <= rules.max_calibration_error,
         figure=error,
         rule=f"[gate].max_calibration_error = {rules.max_calibration_error:g}",
-        reason=f"calibration error {error:.3f}, at least {low:.3f} whichever days had come, "
+        reason=f"calibration error {error:.3f}, proved to be at least {low:.3f}, "
         f"at most {rules.max_calibration_error:.3f} allowed",
     )
 

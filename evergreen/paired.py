@@ -4,7 +4,8 @@ Rows of one day rise and fall together, so the days are the sample and an interv
 narrow. The mean difference is a ratio of day totals, since days differ in rows; its standard error is that of a ratio
 estimator (Cochran 1977, "Sampling Techniques", chapter 6) and its bounds are Student's with days - 1 degrees of freedom
 (Cameron & Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference", section VI). On the 5 to 28 days a holdout
-has, these keep their level where a percentile bootstrap of the days errs up to twice as often as it says: `bench/gate.py`.
+has these keep their level, where a percentile bootstrap of a week's days errs half as often again as it says
+(`bench/gate.py`). No method sees a rare bad day that did not happen in the holdout.
 
 Pure: no clock, no randomness. Called by `gate.py`.
 """
