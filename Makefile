@@ -38,6 +38,7 @@ check: $(READY)  ## lint and types
 
 bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.features
+	$(BIN)/python -m bench.gate
 	$(BIN)/python -m bench.demo
 
 clean:           ## the environment and all embedded state

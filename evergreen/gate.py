@@ -1,13 +1,16 @@
 """The gate: may this candidate replace the champion?
 
 Pure decisions over two `Evaluation`s: no clock, no network, no Prefect. Called by `tasks/gate.py`; thresholds come from
-`[gate]` in the model's file. Every check says its figure and its rule, also when it holds.
+`[gate]` in the model's file. Every check says its figure and its rule, also when it holds. Candidate and champion are
+compared as `paired.py` says, with days as the unit; how often that errs is measured by `bench/gate.py`.
 To add a rule, write a function returning a `Check` and call it in `decide`.
 """
 
+import math
 from collections.abc import Iterator
 
 from evergreen.errors import DataError
+from evergreen.paired import PairedDifference, holm, paired_auc, paired_difference
 from evergreen.spec import GateConfig
 from evergreen.types import Check, Evaluation, GateDecision, Scores
 
@@ -23,10 +26,14 @@ def decide(candidate: Evaluation, champion: Evaluation | None, rules: GateConfig
         log_loss_below(candidate, rules),
         auc_above(candidate, rules),
         calibrated(candidate, rules),
+        scores_spread(candidate, rules),
     ]
     if champion is not None:
         require_same_holdout(candidate, champion)
         checks.append(not_worse_than_champion(candidate, champion, rules))
+        if rules.superiority:
+            checks.append(better_than_champion(candidate, champion, rules))
+        checks.extend(ranks_no_worse(candidate, champion, rules))
         checks.extend(slices_hold(candidate, champion, rules))
     return GateDecision(checks=tuple(checks))
 
@@ -93,31 +100,81 @@ def auc_above(candidate: Evaluation, rules: GateConfig) -> Check:
 
 
 def calibrated(candidate: Evaluation, rules: GateConfig) -> Check:
-    """Its probabilities must mean what they say."""
-    error = candidate.overall["calibration_error"]
+    """Its probabilities must mean what they say; a few odd days alone do not refuse it."""
+    error, low = candidate.overall["calibration_error"], candidate.overall["calibration_error_low"]
     return Check(
         name="calibration",
-        passed=error <= rules.max_calibration_error,
+        passed=low <= rules.max_calibration_error,
         figure=error,
         rule=f"[gate].max_calibration_error = {rules.max_calibration_error:g}",
-        reason=f"calibration error {error:.3f}, at most {rules.max_calibration_error:.3f} allowed",
+        reason=f"calibration error {error:.3f}, proved to be at least {low:.3f}, "
+        f"at most {rules.max_calibration_error:.3f} allowed",
+    )
+
+
+def scores_spread(candidate: Evaluation, rules: GateConfig) -> Check:
+    """A model that says nearly the same of every row has broken on the way, whatever its loss. Scores that are no
+    probabilities never come here: `evaluate` raises."""
+    std, low, high = (candidate.overall[name] for name in ("score_std", "min_score", "max_score"))
+    return Check(
+        name="scores_spread",
+        passed=low < high and std >= rules.min_score_std,
+        figure=std,
+        rule=f"[gate].min_score_std = {rules.min_score_std:g}",
+        reason=f"scores from {low:.3f} to {high:.3f} with standard deviation {std:.3f}, "
+        f"at least {rules.min_score_std:.3f} asked for",
     )
 
 
 def not_worse_than_champion(candidate: Evaluation, champion: Evaluation, rules: GateConfig) -> Check:
     """Non-inferior on the same rows: a fresher model need not prove that it is better, only that it is not worse."""
-    mine, theirs = candidate.overall["log_loss"], champion.overall["log_loss"]
+    found = paired_difference(candidate.overall, champion.overall)
     return Check(
         name="not_worse_than_champion",
-        passed=mine - theirs <= rules.margin,
-        figure=mine - theirs,
-        rule=f"[gate].margin = {rules.margin:g}",
-        reason=f"log loss {mine:.3f}, champion {theirs:.3f}, may rise {rules.margin:.3f}",
+        passed=found.upper(rules.confidence) <= rules.margin,
+        figure=_bound(found, rules),
+        rule=f"[gate].margin = {rules.margin:g} with confidence = {rules.confidence:g}",
+        reason=f"{_beside(candidate.overall, champion.overall)}: {_change(found, rules)}, may rise {rules.margin:.4f}",
+    )
+
+
+def better_than_champion(candidate: Evaluation, champion: Evaluation, rules: GateConfig) -> Check:
+    """Superior on the same rows; asked for by `[gate].superiority`."""
+    found = paired_difference(candidate.overall, champion.overall)
+    return Check(
+        name="better_than_champion",
+        passed=found.upper(rules.confidence) < 0.0,
+        figure=_bound(found, rules),
+        rule=f"[gate].superiority = true with confidence = {rules.confidence:g}",
+        reason=f"{_beside(candidate.overall, champion.overall)}: {_change(found, rules)}, must fall",
+    )
+
+
+def ranks_no_worse(candidate: Evaluation, champion: Evaluation, rules: GateConfig) -> Iterator[Check]:
+    """Non-inferior in AUC on the same rows; shown also where `[gate].max_auc_drop` asks nothing, if both have an AUC."""
+    found, allowed = paired_auc(candidate.overall, champion.overall), rules.max_auc_drop
+    if found is None:
+        return
+    lower = found.lower(rules.confidence)
+    rule = f"= {allowed:g} with confidence = {rules.confidence:g}" if allowed is not None else "unset: decides nothing"
+    bound = f"with {rules.confidence:.0%} confidence at least {lower:+.4f}" if found.days > 1 else "on one day no bound"
+    yield Check(
+        name="auc_beside_champion",
+        passed=allowed is None or lower >= -allowed,
+        figure=lower if math.isfinite(lower) else found.mean,
+        rule=f"[gate].max_auc_drop {rule}",
+        reason=f"AUC {candidate.overall['auc']:.3f}, champion {champion.overall['auc']:.3f}: change {found.mean:+.4f}, {bound}"
+        + (f", may fall {allowed:.4f}" if allowed is not None else ""),
     )
 
 
 def slices_hold(candidate: Evaluation, champion: Evaluation, rules: GateConfig) -> Iterator[Check]:
-    """A check a slice of enough rows; a better average does not excuse a worse slice."""
+    """A check a slice of enough rows; a better average does not excuse a worse slice.
+
+    A slice is refused when it rose by more than is allowed and the rise is proved. Small slices scatter, and of many some
+    always look worse, so the proofs are corrected for their number: of equal models at most 1 - `confidence` lose a slice.
+    """
+    judged: dict[str, tuple[Scores, Scores]] = {}
     for name, theirs in sorted(champion.slices.items()):
         mine = candidate.slices.get(name)
         if mine is None or mine.rows != theirs.rows:
@@ -126,19 +183,41 @@ def slices_hold(candidate: Evaluation, champion: Evaluation, rules: GateConfig) 
                 "candidate: score both on the same rows with the same [data].slices"
             )
         if mine.rows >= rules.min_slice_rows:
-            yield _slice_holds(name, mine, theirs, rules)
+            judged[name] = mine, theirs
+    rises = {name: paired_difference(mine, theirs) for name, (mine, theirs) in judged.items()}
+    corrected = holm([rise.p_not_worse() for rise in rises.values()])
+    for (name, (mine, theirs)), p in zip(judged.items(), corrected, strict=True):
+        yield _slice_holds(name, _beside(mine, theirs), rises[name].mean, p, rules)
 
 
-def _slice_holds(name: str, mine: Scores, theirs: Scores, rules: GateConfig) -> Check:
-    rise = mine["log_loss"] - theirs["log_loss"]
+def _slice_holds(name: str, beside: str, rise: float, p: float, rules: GateConfig) -> Check:
+    proved = p <= 1 - rules.confidence
     return Check(
         name=f"slice {name}",
-        passed=rise <= rules.max_slice_loss,
+        passed=rise <= rules.max_slice_loss or not proved,
         figure=rise,
-        rule=f"[gate].max_slice_loss = {rules.max_slice_loss:g} with min_slice_rows = {rules.min_slice_rows:,}",
-        reason=f"slice {name}: log loss {mine['log_loss']:.3f}, champion {theirs['log_loss']:.3f}, "
-        f"may rise {rules.max_slice_loss:.3f}",
+        rule=f"[gate].max_slice_loss = {rules.max_slice_loss:g} with confidence = {rules.confidence:g} (Holm), "
+        f"min_slice_rows = {rules.min_slice_rows:,}",
+        reason=f"slice {name}: {beside}, may rise {rules.max_slice_loss:.3f}; "
+        f"that it rises is {'' if proved else 'not '}proved ({'p < 0.001' if p < 0.001 else f'p {p:.3f}'})",
     )
+
+
+def _beside(mine: Scores, theirs: Scores) -> str:
+    return f"log loss {mine['log_loss']:.3f}, champion {theirs['log_loss']:.3f}"
+
+
+def _bound(found: PairedDifference, rules: GateConfig) -> float:
+    """What the rule looks at; on one day, where there is no bound, the difference."""
+    upper = found.upper(rules.confidence)
+    return upper if math.isfinite(upper) else found.mean
+
+
+def _change(found: PairedDifference, rules: GateConfig) -> str:
+    if found.days < 2:
+        return f"change {found.mean:+.4f}, of which one day says no bound"
+    upper = found.upper(rules.confidence)
+    return f"change {found.mean:+.4f}, with {rules.confidence:.0%} confidence at most {upper:+.4f}"
 
 
 def _rows_of(evaluation: Evaluation) -> str:

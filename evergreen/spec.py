@@ -118,12 +118,23 @@ class GateConfig(Table):
     """Absolute: a coin has 0.693."""
     min_auc: Share = 0.55
     """Absolute."""
+    min_score_std: NonNegativeFloat = 0.01
+    """Absolute: scores that spread less than this, or not at all, tell nothing apart."""
     max_calibration_error: Share = 0.15
-    """Absolute: expected calibration error over 10 bins."""
-    margin: NonNegativeFloat = 0.002
-    """How much worse than the champion the log loss may be on the same rows."""
+    """Absolute: refuse when the expected calibration error over 10 bins is above this beyond what the days' scatter
+    explains (95%, one-sided)."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.9
+    """Of every comparison with the champion, one-sided: two models on the same rows, paired by day."""
+    margin: NonNegativeFloat = 0.01
+    """Non-inferiority: with that confidence the log loss on the same rows rises by no more than this over the champion's.
+    A week of flights tells differences of about 0.006 apart; much less than that here refuses nearly everything."""
+    superiority: bool = False
+    """Also ask, with that confidence, that the log loss falls."""
+    max_auc_drop: Share | None = None
+    """Also ask, with that confidence, that the AUC falls by no more than this. Unset: shown and decides nothing."""
     max_slice_loss: NonNegativeFloat = 0.05
-    """How much worse than the champion, in log loss, any slice may get."""
+    """Refuse when a slice's log loss rises by more than this over the champion's, and that it rises at all is proved with
+    that confidence, all judged slices taken together (Holm)."""
     min_slice_rows: PositiveInt = 300
     """Slices with fewer rows are not judged."""
 

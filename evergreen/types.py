@@ -4,7 +4,7 @@ Frozen, closed, finite, UTC. They carry URIs and digests, never frames, tensors 
 process boundary, a Prefect result and an MLflow tag. Every decision carries its reasons.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveInt,
     model_validator,
 )
 
@@ -117,13 +118,28 @@ class TrainedModel(Fact):
     """A row an evaluation: step, epoch, train_loss, validation_loss."""
 
 
+class DayLoss(Fact):
+    """One day of some rows: what it takes to pair two models by day."""
+
+    day: date
+    """In UTC."""
+    rows: PositiveInt
+    loss_sum: NonNegativeFloat
+    """Log loss summed over the rows."""
+    auc_pull: float | None = None
+    """How far the day's rows pull the AUC of all rows up or down; the pulls of all days sum to 0. None in a slice, and where
+    only one class is present."""
+
+
 class Scores(Fact):
     """How well scores matched outcomes on some rows."""
 
     rows: NonNegativeInt
     figures: dict[str, float]
-    """`log_loss`, `auc`, `brier`, `calibration_error` (ECE, 10 bins), `base_rate`, `mean_score`; `auc` is left out where
-    only one class is present."""
+    """`log_loss`, `auc`, `brier`, `calibration_error` (ECE, 10 bins), `base_rate`, `mean_score`, `score_std`, `min_score`,
+    `max_score`; `auc` is left out where only one class is present. A whole holdout's also have `calibration_error_low`."""
+    by_day: tuple[DayLoss, ...] = ()
+    """Oldest first; empty where nobody pairs them with another model's."""
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]

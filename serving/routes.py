@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import pandas as pd
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import AfterValidator
 
 from serving.runtime import Runtime
 from serving.schemas import (
@@ -24,7 +23,6 @@ from serving.schemas import (
     ServedModel,
     columns_of,
     require_known,
-    sound,
 )
 
 router = APIRouter()
@@ -40,8 +38,8 @@ def runtime_of(request: Request) -> Runtime:
 Serving = Annotated[Runtime, Depends(runtime_of)]
 ModelName = Annotated[
     str,
-    Path(description="Name of a released model", examples=["flight_delay"], max_length=60),  # becomes a file's name
-    AfterValidator(sound),
+    # Printable and short, since a file is looked for under this name; whether there is such a model is asked later.
+    Path(description="Name of a released model", examples=["flight_delay"], pattern="^[ -~]+$", max_length=64),
 ]
 REFUSALS: Mapping[int | str, dict[str, Any]] = {
     404: {"model": Refusal, "description": "Unknown model, or an unknown entity where the model's file refuses it"},

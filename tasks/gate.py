@@ -67,6 +67,6 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
         holdout_digest=training_set.digest,
         labels=rows["label"].to_numpy(),
         scores=scores,
-        days=rows["event_timestamp"].dt.floor("D").to_numpy(),
+        days=rows["event_timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(),
         slices={name: rows[name].astype(str).to_numpy() for name in spec.data.slices},
     )

@@ -8,6 +8,7 @@ from evergreen.types import (
     Cause,
     Cell,
     Check,
+    DayLoss,
     DriftReport,
     Evaluation,
     FeatureDrift,
@@ -48,8 +49,21 @@ def some_scores(rows: int = 5_000, **figures: float) -> Scores:
         "calibration_error": 0.03,
         "base_rate": 0.24,
         "mean_score": 0.25,
+        "score_std": 0.15,
+        "min_score": 0.01,
+        "max_score": 0.95,
     }
     return Scores(rows=rows, figures=fair | figures)
+
+
+def some_days(scores: Scores, days: int, start: datetime = MAY) -> Scores:
+    """The same loss on each of `days` days, and the rows spread over them as evenly as they go."""
+    counts = [count for count in (scores.rows // days + (day < scores.rows % days) for day in range(days)) if count]
+    by_day = tuple(
+        DayLoss(day=(start + day * DAY).date(), rows=count, loss_sum=count * scores["log_loss"])
+        for day, count in enumerate(counts)
+    )
+    return scores.model_copy(update={"by_day": by_day})
 
 
 def an_evaluation(
@@ -64,16 +78,23 @@ def an_evaluation(
     holdout: Window | None = None,
     holdout_digest: str = "d",
 ) -> Evaluation:
-    """One model on one week; a slice is given by its log loss (1,000 rows) or by whole scores."""
+    """One model on one week, each day of it alike; a slice is given by its log loss (1,000 rows) or by whole scores."""
+    overall = some_scores(
+        rows,
+        log_loss=log_loss,
+        auc=auc,
+        calibration_error=calibration_error,
+        calibration_error_low=calibration_error,
+    )
     return Evaluation(
         model="flight_delay",
         artifact=a_digest(artifact),
         holdout=holdout or a_window(),
         holdout_digest=a_digest(holdout_digest),
         days=days,
-        overall=some_scores(rows, log_loss=log_loss, auc=auc, calibration_error=calibration_error),
+        overall=some_days(overall, days),
         slices={
-            name: given if isinstance(given, Scores) else some_scores(1_000, log_loss=given)
+            name: some_days(given if isinstance(given, Scores) else some_scores(1_000, log_loss=given), days)
             for name, given in (slices or {}).items()
         },
     )
@@ -118,11 +139,11 @@ def a_trained_model(
 
 
 def a_gate_decision(
-    *, passed: bool = True, reason: str = "log loss 0.52, champion 0.50, may rise 0.002"
+    *, passed: bool = True, reason: str = "log loss 0.520, champion 0.500: change +0.0200, may rise 0.0100"
 ) -> GateDecision:
     """One check that holds, or does not."""
     check = Check(
-        name="not_worse_than_champion", passed=passed, figure=0.02, rule="[gate].margin = 0.002", reason=reason
+        name="not_worse_than_champion", passed=passed, figure=0.02, rule="[gate].margin = 0.01", reason=reason
     )
     return GateDecision(checks=(check,))
 

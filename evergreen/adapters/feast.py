@@ -44,7 +44,13 @@ class OnlineFeatures:
     stale: list[tuple[str, ...]]
     """A row: the views whose value was missing, older than the TTL or from after `as_of`, and so not used."""
     unknown: list[bool]
-    """A row: whether it names an entity that no view has ever seen."""
+    """A row: whether it names an entity that is sure never to have been seen.
+
+    That can be told of an entity key which has a view of its own among those the service reads: it is unknown when
+    neither that view nor any other with the key holds anything for the row, however old. A key that occurs only together
+    with others never makes a row unknown: what is missing may be the combination (a new route to a known airport), and
+    an online store cannot be asked for a part of a key. Such a row is missing its view, in `stale`.
+    """
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,11 @@ class _Plan:
     def keys(self) -> list[str]:
         """Entity keys, each once."""
         return list(dict.fromkeys(key for view in self.stored for key in view.keys))
+
+    @property
+    def keys_alone(self) -> list[str]:
+        """Entity keys that are the only key of some view."""
+        return [key for key in self.keys if any(view.keys == (key,) for view in self.stored)]
 
 
 class Features:
@@ -156,7 +167,7 @@ class Features:
         return OnlineFeatures(
             columns={name: _without_nan(columns[name]) for name in plan.features},
             stale=[tuple(views) for views in stale],
-            unknown=[not all(seen[key][row] for key in plan.keys) for row in range(count)],
+            unknown=[not all(seen[key][row] for key in plan.keys_alone) for row in range(count)],
         )
 
     def _read(

@@ -177,7 +177,8 @@ def _read(
     files = [str(path) for path in sorted((data / "features" / table).glob("day=*.parquet")) if path.name <= last]
     if not files:
         raise DataError(
-            f"table {table!r} has no rows up to {until.isoformat()} under {data / 'features'}; build it first"
+            f"table {table!r} has no rows up to {until.isoformat()} under {data / 'features'}; build it up to there, "
+            "or, if it is built, ask about a later moment: nothing was known by then"
         )
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("SET TimeZone = 'UTC'")

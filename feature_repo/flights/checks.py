@@ -1,7 +1,8 @@
 """What a raw row must be like to be let in.
 
 A batch is split in two: rows that keep every rule, and rows that break one, with the rules they broke. Nothing is
-dropped and nothing is repaired here. A batch that lacks a column or has a wrong type is refused whole. To add a rule,
+dropped and nothing is repaired here. A batch that lacks a column or has a wrong type is refused whole; the
+other tables' batches go on. To add a rule,
 add a `Check` to the table's schema; its `error` is what the quarantine report says. Called by `pipeline.py`.
 """
 

@@ -37,13 +37,15 @@ def partitions(folder: Path, first: datetime | None = None, last: datetime | Non
     return [path for path in sorted(folder.glob("day=*.parquet")) if low <= path.name <= high]
 
 
-def write_partitions(folder: Path, rows: pa.Table, timestamp: str, days: list[date]) -> int:
+def write_partitions(folder: Path, rows: pa.Table, timestamp: str | pa.Array, days: list[date]) -> int:
     """Replace the partitions of `days` by `rows`, which are sorted by their column `timestamp` and lie in those days.
 
+    Rows whose own column cannot be trusted bring their moments as an array instead.
     A day without rows has no file afterwards. Returns the number of files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    moments = rows.column(timestamp).cast(pa.int64()).to_numpy()
+    column = rows.column(timestamp) if isinstance(timestamp, str) else timestamp
+    moments = column.cast(UTC_MICROSECONDS, safe=False).cast(pa.int64()).to_numpy()
     written = 0
     for day in days:
         start = int(midnight(day).timestamp()) * 1_000_000

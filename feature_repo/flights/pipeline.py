@@ -43,6 +43,14 @@ _LOOKBACK = timedelta(
     days=33
 )  # the longest rate covers 28 days of flights whose schedules came out up to 4 days before
 _INSTANT = timedelta(microseconds=1)
+_FIRST = {
+    table: f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY known_at) = 1"
+    for table, key in {
+        "schedules": "example_id",
+        "movements": "example_id, kind",
+        "weather": "origin, observed_at",
+    }.items()
+}  # not of `planes`: a later entry of the register is a correction
 
 
 class Arrivals(Fact):
@@ -85,27 +93,52 @@ def _arrive(data: Path, table: str, after: datetime | None, until: datetime) -> 
     from feature_repo.flights.checks import check  # pandera: not needed to read what is there
 
     reopened = midnight(after) - _INSTANT if after else None  # the day that was not over is done again, whole
-    rows = source.known_between(data, table, reopened, until)
+    rows = source.known_between(data, table, reopened, until).reset_index(drop=True)
     checked = check(table, rows)
-    days = sorted(set(rows["known_at"].dt.date))
+    moments = _arrived_at(rows, until)
+    refused = moments[checked.bad.index].sort_values(kind="stable")
+    bad = checked.bad.loc[refused.index]
+    days = sorted(set(moments.dt.date))
     schema = source.schema(data, table)  # a day whose tail numbers are all missing still has a column of texts
-    for folder, part, columns in (
-        ("raw", checked.good, schema),
-        ("quarantine", checked.bad, schema.append(pa.field("reasons", pa.string()))),
-    ):
-        arrow = pa.Table.from_pandas(part, schema=columns, preserve_index=False)
-        write_partitions(data / folder / table, arrow, "known_at", days)
-    _report(data / "quarantine" / table, table, days, rows, checked.bad)
+    good = schema.empty_table()  # of a batch refused whole, not even the columns need be there
+    if not checked.good.empty:
+        good = pa.Table.from_pandas(checked.good, schema=schema, preserve_index=False)
+    write_partitions(data / "raw" / table, good, "known_at", days)
+    write_partitions(data / "quarantine" / table, _as_it_came(bad, schema), pa.Array.from_pandas(refused), days)
+    _report(data / "quarantine" / table, table, days, moments, bad)
 
-    new = [int((part["known_at"] > after).sum()) if after else len(part) for part in (rows, checked.good, checked.bad)]
-    return Arrivals(received=new[0], good=new[1], quarantined=new[2])
+    new = moments > after if after else moments.notna()
+    received, quarantined = int(new.sum()), int(new[bad.index].sum())
+    return Arrivals(received=received, good=received - quarantined, quarantined=quarantined)
 
 
-def _report(folder: Path, table: str, days: list[date], rows: pd.DataFrame, bad: pd.DataFrame) -> None:
-    received = Counter(rows["known_at"].dt.date)
-    refused = Counter(bad["known_at"].dt.date)
+def _arrived_at(rows: pd.DataFrame, until: datetime) -> "pd.Series[pd.Timestamp]":
+    """When each row became known; a row that does not say so came in at `until`, the last moment it can have been."""
+    arrived = pd.Series(pd.Timestamp(until), index=rows.index, dtype="datetime64[us, UTC]")
+    if "known_at" not in rows or not isinstance(rows["known_at"].dtype, pd.DatetimeTZDtype):
+        return arrived
+    return rows["known_at"].astype("datetime64[us, UTC]").fillna(arrived)
+
+
+def _as_it_came(bad: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    """Refused rows with the columns they came with, in the types of `schema` where they fit and as texts elsewhere."""
+    types = {field.name: field.type for field in schema} | {"reasons": pa.string()}
+    columns = {}
+    for name in map(str, bad.columns):
+        try:
+            columns[name] = pa.Array.from_pandas(bad[name], type=types.get(name))
+        except (pa.ArrowException, TypeError, ValueError):
+            texts = [None if pd.api.types.is_scalar(v) and pd.isna(v) else str(v) for v in bad[name]]
+            columns[name] = pa.array(texts, pa.string())
+    return pa.table(columns)
+
+
+def _report(folder: Path, table: str, days: list[date], moments: "pd.Series[pd.Timestamp]", bad: pd.DataFrame) -> None:
+    when = moments[bad.index].dt.date
+    received = Counter(moments.dt.date)
+    refused = Counter(when)
     for day in days:
-        reasons = Counter(bad["reasons"][bad["known_at"].dt.date == day]) if refused[day] else {}
+        reasons = Counter(bad["reasons"][when == day]) if refused[day] else {}
         report = {
             "table": table,
             "day": day.isoformat(),
@@ -131,7 +164,7 @@ def build(data: Path, as_of: datetime) -> BuildReport:
             )
         if built is not None and as_of <= built:
             return BuildReport(start=built, until=built, rows=dict.fromkeys(FEATURE_TABLES, 0))
-        start = midnight(built) if built else _first_day(data)
+        start = midnight(built) if built else _first_day(data, as_of)
         with duckdb.connect(config={"threads": 1}) as connection:
             _load(connection, data, start, as_of)
             rows = {table: _build_table(connection, data, table, start, as_of) for table in FEATURE_TABLES}
@@ -139,13 +172,17 @@ def build(data: Path, as_of: datetime) -> BuildReport:
         return BuildReport(start=start, until=as_of, rows=rows)
 
 
-def _first_day(data: Path) -> datetime:
+def _first_day(data: Path, as_of: datetime) -> datetime:
+    """The day of the first raw row; that of `as_of` when nothing was known by then."""
     names = [path.stem.removeprefix("day=") for table in source.TABLES for path in partitions(data / "raw" / table)]
-    return midnight(date.fromisoformat(min(names)))
+    return min([midnight(as_of), *(midnight(date.fromisoformat(name)) for name in names)])
 
 
 def _load(connection: duckdb.DuckDBPyConnection, data: Path, start: datetime, as_of: datetime) -> None:
-    """Give the SQL its inputs: the raw tables as known at `as_of`, times without a zone and in UTC, and the window."""
+    """Give the SQL its inputs: the raw tables as known at `as_of`, times without a zone and in UTC, and the window.
+
+    Of rows that came again on a later day the first stands, as it does in `checks.py` within a batch.
+    """
     connection.execute("SET TimeZone = 'UTC'")
     variables = {
         "window_start": start.replace(tzinfo=None),
@@ -160,14 +197,33 @@ def _load(connection: duckdb.DuckDBPyConnection, data: Path, start: datetime, as
     for table in source.TABLES:
         files = partitions(data / "raw" / table, None if table == "planes" else start - _LOOKBACK, as_of)
         files = files or partitions(data / "raw" / table)[:1]  # for its columns
-        connection.execute(f"CREATE VIEW read_{table} AS SELECT * FROM read_parquet({[str(path) for path in files]})")
+        if files:
+            named = [str(path) for path in files]
+            connection.execute(f"CREATE VIEW read_{table} AS SELECT * FROM read_parquet({named})")
+        else:  # nothing of it ever came, or nothing was let in
+            connection.register(f"read_{table}", source.schema(data, table).empty_table())
         described = connection.execute(f"DESCRIBE read_{table}").fetchall()
         times = [name for name, kind, *_ in described if kind == "TIMESTAMP WITH TIME ZONE"]
         columns = ", ".join(f"{name}::TIMESTAMP AS {name}" for name in times)
         connection.execute(
             f"CREATE TABLE {table} AS SELECT * REPLACE ({columns}) FROM read_{table} "
-            "WHERE known_at::TIMESTAMP <= getvariable('window_end')"
+            f"WHERE known_at::TIMESTAMP <= getvariable('window_end') {_FIRST.get(table, '')}"
         )
+    _load_refused(connection, data, start, as_of)
+
+
+def _load_refused(connection: duckdb.DuckDBPyConnection, data: Path, start: datetime, as_of: datetime) -> None:
+    """Table `refused_movements`: flight, kind and moment, each NULL where the row does not say, and the day it is filed."""
+    files = [str(path) for path in partitions(data / "quarantine" / "movements", start - _LOOKBACK, as_of)]
+    came = f"UNION ALL BY NAME SELECT * FROM read_parquet({files}, union_by_name = true, filename = true)"
+    connection.execute(
+        "CREATE TABLE refused_movements AS SELECT example_id, kind, "
+        "TRY_CAST(known_at AS TIMESTAMPTZ)::TIMESTAMP AS known_at, "
+        "regexp_extract(filename, 'day=([0-9-]+)', 1)::DATE AS day FROM ("
+        "SELECT '' AS example_id, '' AS kind, '' AS known_at, '' AS filename WHERE false "
+        f"{came if files else ''}) WHERE coalesce(TRY_CAST(known_at AS TIMESTAMPTZ)::TIMESTAMP, '-infinity') "
+        "<= getvariable('window_end')"
+    )
 
 
 def _build_table(

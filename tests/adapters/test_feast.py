@@ -158,6 +158,31 @@ def test_an_unknown_airport_is_answered_from_nothing_and_named(fresh: Features) 
     assert "origin_weather" not in answer.stale[0]
 
 
+@pytest.mark.parametrize(
+    ("change", "unknown"),
+    [
+        ({"origin": "LGA", "dest": "BQN"}, False),  # flown from the other two airports only
+        ({"origin": "JFK", "carrier": "YV"}, False),  # flies from LaGuardia only
+        ({"dest": "XXX"}, False),  # nothing tells it from a new route
+        ({"tailnum": "N0NE"}, True),
+        ({"origin": "XXX"}, True),
+        ({"origin": "XXX", "dest": "XXX"}, True),
+    ],
+)
+def test_unknown_is_a_key_never_seen_in_its_own_view_and_not_a_new_combination(
+    fresh: Features, change: dict[str, str], unknown: bool
+) -> None:
+    fresh.materialize(MOMENTS[0])
+    times = {"scheduled_departure": ["2013-02-08T22:07:00Z"], "scheduled_arrival": ["2013-02-09T00:37:00Z"]}
+    row = {"origin": "EWR", "dest": "ORD", "carrier": "UA", "tailnum": "N14228", "distance": 719.0} | change
+
+    answer = fresh.online(SERVICE, {name: [value] for name, value in row.items()} | times, MOMENTS[0])
+
+    assert answer.unknown == [unknown]
+    if "tailnum" not in change:  # the pair was never stored, and that is said
+        assert {"route_rates", "carrier_origin_rates"} & set(answer.stale[0])
+
+
 def test_an_online_store_does_not_go_back_in_time(history: Settings, spec: ModelSpec, fresh: Features) -> None:
     fresh.materialize(MOMENTS[1])
     fresh.materialize(MOMENTS[0])

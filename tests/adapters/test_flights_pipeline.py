@@ -1,6 +1,7 @@
 """Ingestion and building on the real flights: what comes in, what is refused, and that the steps do not matter."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from evergreen.adapters import feature_tables
+from evergreen.adapters.feast import Features
 from evergreen.errors import DataError
 from evergreen.settings import Settings
+from evergreen.spec import load_spec
+from evergreen.types import Window
 from feature_repo.flights import pipeline, source
 from feature_repo.flights.checks import Checked, check
 from feature_repo.flights.partitions import write_partitions
@@ -137,6 +142,291 @@ def test_a_clock_long_after_the_last_flight_adds_no_empty_days(data: Path) -> No
     pipeline.build(data, today)
 
     assert max(path.stem for path in (data / "features").glob("*/*.parquet")) <= "day=2013-02-05"
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, spoiled: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """From now on the batches of one table arrive changed."""
+    real = source.known_between
+
+    def known_between(data: Path, table: str, after: datetime | None, until: datetime) -> pd.DataFrame:
+        rows = real(data, table, after, until)
+        return change(rows) if table == spoiled else rows
+
+    monkeypatch.setattr(source, "known_between", known_between)
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "reason"),
+    [
+        ("schedules", lambda rows: rows.drop(columns="distance"), "distance"),
+        ("schedules", lambda rows: rows.drop(columns="example_id"), "example_id"),
+        ("schedules", lambda rows: rows.assign(distance="far"), "distance: dtype"),
+        ("movements", lambda rows: rows.drop(columns="delay_minutes"), "delay_minutes"),
+        ("movements", lambda rows: rows.drop(columns=["example_id", "kind"]), "example_id"),
+        ("weather", lambda rows: rows.assign(temp=rows["temp"].astype(str) + " F"), "temp: dtype"),
+        ("weather", lambda rows: rows.drop(columns="observed_at"), "observed_at"),
+        ("planes", lambda rows: rows.assign(tailnum=7, engines=1.5), "engines: dtype"),
+        ("planes", lambda rows: rows.drop(columns="tailnum"), "tailnum"),
+    ],
+)
+def test_a_batch_of_the_wrong_shape_is_quarantined_whole_and_the_other_tables_go_on(
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    table: str,
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+    reason: str,
+) -> None:
+    spoil(monkeypatch, table, change)
+
+    report = pipeline.ingest(data, JANUARY)
+    built = pipeline.build(data, JANUARY)
+
+    refused = report.tables[table]
+    assert refused.good == 0
+    assert refused.received == refused.quarantined > 0
+    assert all(report.tables[other].good > 0 for other in source.TABLES if other != table)
+    assert not list((data / "raw" / table).glob("*.parquet"))
+    quarantined = [pq.read_table(path).to_pandas() for path in (data / "quarantine" / table).glob("*.parquet")]
+    assert sum(map(len, quarantined)) == refused.quarantined
+    assert all(part["reasons"].str.contains(reason).all() for part in quarantined)
+    reports = [json.loads(path.read_text()) for path in (data / "quarantine" / table).glob("*.json")]
+    assert sum(day["quarantined"] for day in reports) == refused.quarantined
+    assert sum(sum(day["reasons"].values()) for day in reports) == refused.quarantined
+    assert (built.rows["flights"] > 0) == (table != "schedules")
+    assert (built.rows["origin_weather"] > 0) == (table != "weather")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.drop(columns="known_at"),
+        lambda rows: rows.assign(known_at="some time"),
+        lambda rows: rows.assign(known_at=rows["known_at"].dt.tz_localize(None)),
+    ],
+)
+def test_rows_that_do_not_say_when_they_became_known_are_filed_under_the_day_they_came_in(
+    data: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    spoil(monkeypatch, "movements", change)
+
+    report = pipeline.ingest(data, JANUARY).tables["movements"]
+    pipeline.build(data, JANUARY)
+
+    folder = data / "quarantine" / "movements"
+    assert {path.name for path in folder.iterdir()} == {"day=2013-01-03.parquet", "day=2013-01-03.json"}
+    assert report.quarantined == len(pq.read_table(folder / "day=2013-01-03.parquet")) > 1_000
+
+
+def test_a_single_row_without_a_moment_is_refused_alone(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, "weather", lambda rows: rows.assign(known_at=rows["known_at"].where(rows.index > 0)))
+
+    report = pipeline.ingest(data, JANUARY).tables["weather"]
+
+    assert report.quarantined == 1
+    assert report.good > 100
+    assert len(pq.read_table(data / "quarantine" / "weather" / "day=2013-01-03.parquet")) == 1
+
+
+def test_after_a_batch_of_the_wrong_shape_the_next_day_is_let_in(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        spoil(patched, "weather", lambda rows: rows.drop(columns="temp"))
+        pipeline.ingest(data, JANUARY)
+        pipeline.build(data, JANUARY)
+
+    report = pipeline.ingest(data, JANUARY + timedelta(days=1))
+    built = pipeline.build(data, JANUARY + timedelta(days=1))
+
+    assert report.tables["weather"].quarantined == 0
+    assert built.rows["origin_weather"] > 0
+    # The day that was not over came again whole, and right.
+    assert not (data / "quarantine" / "weather" / "day=2013-01-03.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2012, 11, 1, tzinfo=UTC),
+        datetime(2012, 12, 15, tzinfo=UTC),
+        datetime(2012, 12, 31, 12, tzinfo=UTC),
+        datetime(2013, 1, 1, 12, tzinfo=UTC),
+    ],
+)
+def test_before_there_is_anything_to_know_the_tables_are_empty_and_later_ones_the_same(
+    data: Path, tmp_path: Path, source_folder: Path, moment: datetime
+) -> None:
+    later = datetime(2013, 1, 1, 21, tzinfo=UTC)
+    once = with_source(tmp_path / "once", source_folder)
+    pipeline.ingest(once, later)
+    pipeline.build(once, later)
+
+    pipeline.ingest(data, moment)
+    early = pipeline.build(data, moment)
+
+    assert early.start <= early.until
+    assert early.rows["flight_outcomes"] == 0 or moment.year == 2013
+    assert (early.rows["flights"] == 0) == (moment < datetime(2012, 12, 31, tzinfo=UTC))
+    assert (early.rows["aircraft"] == 0) == (moment < source.REGISTER_KNOWN)
+    pipeline.ingest(data, later)
+    pipeline.build(data, later)
+    assert tables(data, "features") == tables(once, "features")
+
+
+def test_tables_of_a_moment_before_those_that_were_ingested_can_be_built(data: Path) -> None:
+    pipeline.ingest(data, JANUARY)
+
+    report = pipeline.build(data, datetime(2012, 11, 1, tzinfo=UTC))
+
+    assert set(report.rows.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    "moment", [datetime(2012, 11, 1, tzinfo=UTC), datetime(2012, 12, 15, tzinfo=UTC)], ids=["nothing", "register"]
+)
+def test_what_is_asked_before_there_is_anything_to_know_is_refused_with_what_to_do(
+    history: Settings, data: Path, tmp_path: Path, moment: datetime
+) -> None:
+    pipeline.ingest(data, moment)
+    pipeline.build(data, moment)
+    spec = load_spec(history.models_dir / "flight_delay.toml")
+    window = Window(start=moment - timedelta(days=5), end=moment)
+    features = Features(Settings(home=tmp_path))
+    features.apply()
+    asked = {"origin": "EWR", "dest": "ORD", "carrier": "UA", "tailnum": "N14228", "distance": 719.0}
+    flight = {"scheduled_departure": moment, "scheduled_arrival": moment, "event_timestamp": moment}
+
+    with pytest.raises(DataError, match="'flights' has no rows up to 2012-.*ask about a later moment"):
+        feature_tables.read_examples(data, spec, window, moment)
+    with pytest.raises(DataError, match="'flight_outcomes' has no rows up to 2012-.*ask about a later moment"):
+        feature_tables.read_outcomes(data, spec, window)
+    with pytest.raises(DataError, match="has no Parquet file at .* build its feature table first"):
+        features.historical("flight_delay", pd.DataFrame([asked | flight]))
+
+
+def one_flight(data: Path, moment: datetime) -> pd.Series:
+    """Of the flights that had landed by `moment`, on time and with nothing about them out of the ordinary, one."""
+    outcomes = rows(data, "features/flight_outcomes/*.parquet").query("late == 0 and completed")
+    return outcomes[outcomes["event_timestamp"] < pd.Timestamp(moment) - timedelta(hours=6)].iloc[-1]
+
+
+def outcomes_of(data: Path, example_id: str) -> pd.DataFrame:
+    return rows(data, "features/flight_outcomes/*.parquet").query("example_id == @example_id")
+
+
+@pytest.fixture
+def landed(history: Settings) -> pd.Series:
+    """An outcome of a flight that was on time."""
+    return one_flight(history.data, JANUARY)
+
+
+def damaged(example_id: str, kind: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(rows: pd.DataFrame) -> pd.DataFrame:
+        hit = (rows["example_id"] == example_id) & (rows["kind"] == kind)
+        return rows.assign(delay_minutes=rows["delay_minutes"].where(~hit, 5_000))
+
+    return change
+
+
+def test_a_flight_whose_arrival_was_refused_has_no_label_rather_than_a_wrong_one(
+    data: Path, monkeypatch: pytest.MonkeyPatch, landed: pd.Series
+) -> None:
+    spoil(monkeypatch, "movements", damaged(landed["example_id"], "arrival"))
+
+    pipeline.ingest(data, JANUARY)
+    pipeline.build(data, JANUARY)
+
+    assert landed["example_id"] in set(rows(data, "quarantine/movements/*.parquet")["example_id"])
+    assert outcomes_of(data, landed["example_id"]).empty
+    assert len(rows(data, "features/flight_outcomes/*.parquet")) > 1_000
+
+
+def test_a_flight_whose_departure_was_refused_keeps_the_label_of_its_arrival(
+    data: Path, monkeypatch: pytest.MonkeyPatch, landed: pd.Series
+) -> None:
+    spoil(monkeypatch, "movements", damaged(landed["example_id"], "departure"))
+
+    pipeline.ingest(data, JANUARY)
+    pipeline.build(data, JANUARY)
+
+    assert outcomes_of(data, landed["example_id"])["late"].tolist() == [0]
+
+
+def test_an_arrival_refused_after_the_flight_was_overdue_does_not_take_its_label_back(
+    data: Path, monkeypatch: pytest.MonkeyPatch, history: Settings
+) -> None:
+    overdue = rows(history.data, "features/flight_outcomes/*.parquet").query("revision == 1").iloc[0]
+    spoil(monkeypatch, "movements", damaged(overdue["example_id"], "arrival"))
+
+    pipeline.ingest(data, JANUARY)
+    pipeline.build(data, JANUARY)
+
+    assert outcomes_of(data, overdue["example_id"])["late"].tolist() == [1]
+
+
+def test_a_refused_arrival_that_comes_again_right_gives_the_label_it_then_says(
+    data: Path, monkeypatch: pytest.MonkeyPatch, history: Settings, landed: pd.Series
+) -> None:
+    flight = landed["example_id"]
+    arrival = rows(history.data, "raw/movements/*.parquet").query("example_id == @flight and kind == 'arrival'")
+    known_at = pd.Timestamp("2013-01-04T01:00:00Z").as_unit("us")
+
+    def again(new: pd.DataFrame) -> pd.DataFrame:
+        old = arrival.astype(new.dtypes.to_dict()).assign(known_at=known_at)
+        return pd.concat([new, old]).sort_values("known_at", kind="stable", ignore_index=True)
+
+    with monkeypatch.context() as patched:
+        spoil(patched, "movements", damaged(flight, "arrival"))
+        pipeline.ingest(data, datetime(2013, 1, 4, tzinfo=UTC))
+    spoil(monkeypatch, "movements", again)
+
+    pipeline.ingest(data, datetime(2013, 1, 4, 2, tzinfo=UTC))
+    pipeline.build(data, datetime(2013, 1, 4, 2, tzinfo=UTC))
+
+    outcomes = outcomes_of(data, flight)
+    assert outcomes["late"].tolist() == [0]
+    assert outcomes["event_timestamp"].tolist() == [known_at]
+
+
+@pytest.mark.parametrize("lacks", [["example_id"], ["delay_minutes"], ["known_at"], ["known_at", "example_id"]])
+def test_when_no_report_of_the_day_could_be_read_no_flight_of_it_counts_as_unheard_of(
+    data: Path, monkeypatch: pytest.MonkeyPatch, lacks: list[str]
+) -> None:
+    spoil(monkeypatch, "movements", lambda rows: rows.drop(columns=lacks))
+
+    pipeline.ingest(data, datetime(2013, 1, 1, 23, tzinfo=UTC))
+    pipeline.build(data, datetime(2013, 1, 1, 23, tzinfo=UTC))
+
+    late = [len(pq.read_table(path)) for path in (data / "features" / "flight_outcomes").glob("*.parquet")]
+    assert sum(late) < 350  # those that were overdue before their report came, of some 500
+
+
+def test_rows_that_come_again_on_a_later_day_count_once(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source_folder: Path
+) -> None:
+    until = JANUARY + timedelta(days=1)
+    once = with_source(tmp_path / "once", source_folder)
+    for moment in (JANUARY, until):
+        pipeline.ingest(once, moment)
+        pipeline.build(once, moment)
+    pipeline.ingest(data, JANUARY)
+    pipeline.build(data, JANUARY)
+
+    for table in ("schedules", "movements", "weather"):
+        old = rows(data, f"raw/{table}/day=2013-01-02.parquet")
+
+        def again(new: pd.DataFrame, old: pd.DataFrame = old) -> pd.DataFrame:
+            first = pd.Timestamp("2013-01-04T00:00:00Z").as_unit("us")
+            old = old.astype(new.dtypes.to_dict()).assign(known_at=first)
+            return pd.concat([new, old]).sort_values("known_at", kind="stable", ignore_index=True)
+
+        spoil(monkeypatch, table, again)
+    report = pipeline.ingest(data, until)
+    pipeline.build(data, until)
+
+    assert sum(arrivals.quarantined for arrivals in report.tables.values()) == 0
+    assert len(rows(data, "raw/schedules/*.parquet")) > len(rows(once, "raw/schedules/*.parquet"))
+    ours, theirs = tables(data, "features"), tables(once, "features")
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not ours[name].equals(theirs[name])] == []
 
 
 @pytest.fixture(scope="module")

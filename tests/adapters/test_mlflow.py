@@ -112,7 +112,7 @@ def test_a_candidate_that_passed_is_a_version(registry: ModelRegistry, candidate
 def test_a_refused_candidate_is_a_version_too_with_its_reasons(
     registry: ModelRegistry, settings: Settings, candidate: TrainedModel
 ) -> None:
-    decision = a_gate_decision(passed=False, reason="log loss 0.52, champion 0.50, may rise 0.002")
+    decision = a_gate_decision(passed=False, reason="log loss 0.520, champion 0.500: change +0.0200, may rise 0.0100")
 
     version = register(registry, candidate, decision=decision)
 

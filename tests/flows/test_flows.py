@@ -92,7 +92,7 @@ def test_a_watch_without_answers_says_so(world: Wiring) -> None:
 def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
     world: Wiring, rewrite_spec: Callable[[str, str], None]
 ) -> None:
-    rewrite_spec("margin = 0.002", "margin = 0.5")  # whether the newer one is better is not what is tested here
+    rewrite_spec("margin = 0.01", "margin = 0.5")  # whether the newer one is better is not what is tested here
     rewrite_spec("max_slice_loss = 0.05", "max_slice_loss = 5.0")
     start = FIRST + timedelta(days=2)
     outcome = retrain(MODEL, start, Cause.SCHEDULE)
@@ -130,7 +130,7 @@ def test_a_refused_candidate_is_registered_with_its_reasons(
     assert (release.champion, release.challenger) == (1, None)
 
     rewrite_spec("max_log_loss = 0.01", "max_log_loss = 0.69")
-    rewrite_spec("margin = 0.002", "margin = 0.5")
+    rewrite_spec("margin = 0.01", "margin = 0.5")
     rewrite_spec("max_slice_loss = 0.05", "max_slice_loss = 5.0")
     again = retrain(MODEL, FIRST + timedelta(days=1), Cause.PERSON)  # the same artifact, judged by other rules
     assert again.version is not None

@@ -1,5 +1,6 @@
 """The API as a client meets it: real store, real models, real registry, real tables."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -18,6 +19,8 @@ import pandas as pd
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
@@ -207,6 +210,157 @@ def test_a_malformed_request_names_its_field(api: Api, body: Any, where: list[An
 
     assert answer.status_code == 422
     assert [fault["loc"] for fault in answer.json()["detail"]] == [where]
+
+
+def posted(api: Api, path: str, body: Any) -> httpx.Response:
+    """Post what JSON libraries accept beyond JSON too: NaN, half a surrogate pair."""
+    return api.client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("distance", float("nan")),
+        ("distance", float("inf")),
+        ("distance", 10**400),
+        ("distance", [[[[float("nan")]]]]),
+        ("tailnum", "N\ud800"),
+        ("tailnum", "N\0"),
+        ("tailnum", float("nan")),
+        ("example_id", "\ud800"),
+        ("example_id", "a\0"),
+        ("carier", "\ud800"),
+        ("scheduled_departure", "0001-01-01T00:00:00+05:00"),
+        ("scheduled_departure", "0001-01-01T00:00:00Z"),
+        ("scheduled_departure", "9999-12-31T23:59:59-05:00"),
+        ("scheduled_arrival", "9999-12-31T12:00:00Z"),
+    ],
+)
+def test_a_cell_nothing_could_store_is_refused_at_its_field(api: Api, column: str, value: Any) -> None:
+    answer = posted(api, "/predict/flight_delay", {"rows": [a_flight() | {column: value}], "as_of": NOON.isoformat()})
+
+    assert answer.status_code == 422
+    assert {tuple(fault["loc"][:4]) for fault in answer.json()["detail"]} == {("body", "rows", 0, column)}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("distance", 1.7e308),
+        ("distance", -(10**300)),
+        ("tailnum", "é" * 1_000),
+        ("scheduled_departure", "1900-01-01T00:00:00Z"),
+        ("scheduled_departure", "2200-12-31T23:59:59.999999Z"),
+        ("scheduled_arrival", "2200-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_a_cell_at_the_end_of_what_is_accepted_is_answered_and_logged(api: Api, column: str, value: Any) -> None:
+    failures = api.counted("log_failures_total")
+
+    answer = posted(api, "/predict/flight_delay", {"rows": [a_flight() | {column: value}], "as_of": NOON.isoformat()})
+
+    assert answer.status_code == 200
+    assert api.runtime.log.flush()
+    assert api.counted("log_failures_total") == failures
+
+
+@pytest.mark.parametrize("as_of", ["1900-01-01T00:00:00Z", "2200-12-31T23:59:59.999999Z"])
+def test_a_moment_at_the_end_of_what_is_accepted_is_answered(api: Api, as_of: str) -> None:
+    assert posted(api, "/predict/flight_delay", {"rows": [a_flight()], "as_of": as_of}).status_code == 200
+
+
+@pytest.mark.parametrize("as_of", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", float("nan"), 1e400])
+def test_a_moment_out_of_all_time_is_refused(api: Api, as_of: Any) -> None:
+    answer = posted(api, "/predict/flight_delay", {"rows": [a_flight()], "as_of": as_of})
+
+    assert answer.status_code == 422
+    assert [fault["loc"] for fault in answer.json()["detail"]] == [["body", "as_of"]]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("example_id", "\ud800"),
+        ("example_id", "a\0"),
+        ("label", float("nan")),
+        ("label", 10**400),
+        ("label_timestamp", "0001-01-01T00:00:00+05:00"),
+        ("label_timestamp", "9999-12-31T23:59:59-05:00"),
+        ("label_timestamp", "2190-01-01T00:00:00Z"),
+    ],
+)
+def test_an_outcome_nothing_could_store_is_refused_at_its_field(api: Api, column: str, value: Any) -> None:
+    outcome = {"example_id": "a", "label": 1, "label_timestamp": NOON.isoformat()} | {column: value}
+
+    answer = posted(api, "/outcomes/flight_delay", {"outcomes": [outcome]})
+
+    assert answer.status_code == 422
+    assert [fault["loc"] for fault in answer.json()["detail"]] == [["body", "outcomes", 0, column]]
+
+
+@pytest.mark.parametrize("name", ["%00", "flight%00delay", "%ED%A0%80", "a" * 300])
+@pytest.mark.parametrize("route", ["predict", "outcomes"])
+def test_a_model_name_no_file_can_have_is_refused(api: Api, route: str, name: str) -> None:
+    body = {"rows": [a_flight()], "outcomes": [{"example_id": "a", "label": 1, "label_timestamp": NOON.isoformat()}]}
+    key = {"predict": "rows", "outcomes": "outcomes"}[route]
+
+    answer = posted(api, f"/{route}/{name}", {key: body[key]})
+
+    assert answer.status_code == 422
+    assert [fault["loc"] for fault in answer.json()["detail"]] == [["path", "model_name"]]
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(), max_size=20),  # half surrogate pairs too
+    st.datetimes(timezones=st.timezones()).map(datetime.isoformat),
+    st.sampled_from(
+        ["UA", "EWR", "N14228", "2013-06-01T14:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-05:00"]
+    ),
+)
+CELLS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(0, 6).map(lambda n: -(10 ** (100 * n))), st.floats(), TEXTS
+)
+JSON = st.recursive(
+    CELLS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=6
+)
+OUTCOME = {"example_id": "random", "label": 1, "label_timestamp": NOON.isoformat()}
+
+
+def changed(good: dict[str, Any], *more: str) -> st.SearchStrategy[dict[str, Any]]:
+    """A good mapping in which a few values are anything."""
+    return st.dictionaries(st.sampled_from([*good, *more]) | TEXTS, JSON, max_size=2).map(lambda odd: good | odd)
+
+
+ASKED = st.one_of(
+    st.builds(
+        lambda rows, around: {"rows": rows} | around,
+        st.lists(changed(a_flight(), "example_id"), min_size=1, max_size=2),
+        st.fixed_dictionaries({}, optional={"as_of": CELLS}),
+    ),
+    changed({"rows": [a_flight()], "as_of": NOON.isoformat()}),
+    JSON,
+)
+REPORTED = st.one_of(
+    st.lists(changed(OUTCOME), min_size=1, max_size=2).map(lambda outcomes: {"outcomes": outcomes}),
+    changed({"outcomes": [OUTCOME]}),
+    JSON,
+)
+
+
+@pytest.mark.parametrize(("path", "bodies"), [("/predict/flight_delay", ASKED), ("/outcomes/flight_delay", REPORTED)])
+def test_no_request_is_a_fault_of_ours(api: Api, path: str, bodies: st.SearchStrategy[Any]) -> None:
+    failures = api.counted("log_failures_total")
+
+    @settings(max_examples=250, deadline=None, database=None)
+    @given(body=bodies)
+    def ask(body: Any) -> None:
+        answer = posted(api, path, body)
+        assert answer.status_code in (200, 400, 422), answer.text
+
+    ask()
+
+    assert api.runtime.log.flush()
+    assert api.counted("log_failures_total") == failures
 
 
 def test_what_is_not_json_is_refused(api: Api) -> None:
@@ -470,7 +624,7 @@ def test_metrics_are_what_prometheus_reads(api: Api) -> None:
     )
     requests = [sample.labels for sample in families["evergreen_requests"].samples]
     assert {"route": "/predict/{model_name}", "model": "flight_delay", "status": "200"} in requests
-    assert {labels["model"] for labels in requests} <= {"", "flight_delay", "strict", "unknown"}
+    assert {labels["model"] for labels in requests} <= {"", "flight_delay", "strict", "ghost", "unknown"}
 
 
 def test_the_openapi_page_tells_a_client_what_to_send(api: Api) -> None:

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -6,7 +6,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from serving.loaded import Kind
-from serving.schemas import OutcomesRequest, PredictRequest, columns_of
+from serving.schemas import Outcome, OutcomesRequest, PredictRequest, columns_of, require_known
+from tests.serving.serving_factories import NOON
 
 NEEDS: dict[str, Kind] = {"tail": "key", "gate": "integer", "load": "number", "departs": "timestamp"}
 GOOD = {"tail": "N14228", "gate": 7, "load": 0.5, "departs": "2013-06-01T09:15:00-04:00"}
@@ -59,6 +60,16 @@ def test_every_column_that_is_missing_is_named_with_its_row() -> None:
         ("departs", "2013-06-01T09:15:00", "time zone"),
         ("departs", "yesterday", "time zone"),
         ("departs", 1370092500, "time zone"),
+        ("tail", "N\ud800", "valid Unicode"),
+        ("tail", "N\0", "without NUL"),
+        ("tail", 10**30, "64 bits"),
+        ("gate", 2**63, "64 bits"),
+        ("load", 10**400, "finite number"),
+        ("load", float("inf"), "finite number"),
+        ("departs", "0001-01-01T00:00:00+05:00", "between the years 1900 and 2200"),
+        ("departs", "9999-12-31T23:59:59-05:00", "between the years 1900 and 2200"),
+        ("departs", "1899-12-31T23:59:59Z", "between the years 1900 and 2200"),
+        ("departs", "2200-12-31T23:59:59-05:00", "between the years 1900 and 2200"),
     ],
 )
 def test_a_cell_of_the_wrong_kind_is_named(column: str, value: Any, says: str) -> None:
@@ -99,6 +110,11 @@ def test_an_example_is_asked_about_once_a_request() -> None:
         ({"rows": [GOOD], "asof": "2013-06-01T00:00:00Z"}, ("asof",)),
         ({"rows": [GOOD | {"example_id": ""}]}, ("rows", 0, "example_id")),
         ({"rows": ["N14228"]}, ("rows", 0)),
+        ({"rows": [GOOD | {"example_id": "a\0"}]}, ("rows", 0, "example_id")),
+        ({"rows": [GOOD | {"example_id": "\ud800"}]}, ("rows", 0, "example_id")),
+        ({"rows": [GOOD], "as_of": "0001-01-01T00:00:00+05:00"}, ("as_of",)),
+        ({"rows": [GOOD], "as_of": "9999-12-31T23:59:59-05:00"}, ("as_of",)),
+        ({"rows": [GOOD], "as_of": float("inf")}, ("as_of",)),
     ],
 )
 def test_a_malformed_request_is_refused_at_its_field(body: dict[str, Any], where: tuple[Any, ...]) -> None:
@@ -114,6 +130,11 @@ def test_a_malformed_request_is_refused_at_its_field(body: dict[str, Any], where
         ({"label": 2}, "label"),
         ({"label_timestamp": "2013-06-01T00:00:00"}, "label_timestamp"),
         ({"example_id": ""}, "example_id"),
+        ({"example_id": "a\0"}, "example_id"),
+        ({"example_id": "\ud800"}, "example_id"),
+        ({"label": 10**400}, "label"),
+        ({"label_timestamp": "0001-01-01T00:00:00Z"}, "label_timestamp"),
+        ({"label_timestamp": "9999-12-31T23:59:59-05:00"}, "label_timestamp"),
     ],
 )
 def test_a_malformed_outcome_is_refused_at_its_field(fault: dict[str, Any], where: str) -> None:
@@ -123,3 +144,18 @@ def test_a_malformed_outcome_is_refused_at_its_field(fault: dict[str, Any], wher
         OutcomesRequest.model_validate({"outcomes": [outcome]})
 
     assert [found["loc"] for found in caught.value.errors()] == [("outcomes", 0, where)]
+
+
+def outcome(known: datetime) -> Outcome:
+    return Outcome(example_id="a", label=1, label_timestamp=known)
+
+
+def test_an_outcome_from_after_now_is_refused_at_its_moment() -> None:
+    with pytest.raises(RequestValidationError) as caught:
+        require_known([outcome(NOON), outcome(NOON + timedelta(minutes=6))], NOON)
+
+    assert [fault["loc"] for fault in caught.value.errors()] == [("body", "outcomes", 1, "label_timestamp")]
+
+
+def test_an_outcome_of_the_past_or_of_a_clock_a_little_ahead_is_known() -> None:
+    require_known([outcome(NOON - timedelta(days=30_000)), outcome(NOON), outcome(NOON + timedelta(minutes=5))], NOON)

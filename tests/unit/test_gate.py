@@ -1,14 +1,23 @@
+from collections.abc import Mapping, Sequence
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy import stats
 
 from evergreen.errors import DataError
 from evergreen.gate import decide
 from evergreen.spec import GateConfig
-from evergreen.types import Evaluation, Scores
+from evergreen.types import DayLoss, Evaluation, Scores
 from tests.factories import DAY, MAY, a_window, an_evaluation, some_scores
 
 RULES = GateConfig()
+
+
+def with_figures(evaluation: Evaluation, **figures: float) -> Evaluation:
+    """The same days, other figures."""
+    overall = evaluation.overall
+    return evaluation.model_copy(update={"overall": overall.model_copy(update={"figures": overall.figures | figures})})
 
 
 def test_a_sound_candidate_without_a_champion_passes_on_the_absolute_rules_alone() -> None:
@@ -16,7 +25,14 @@ def test_a_sound_candidate_without_a_champion_passes_on_the_absolute_rules_alone
 
     assert decision.passed
     assert decision.reasons == ()
-    assert [check.name for check in decision.checks] == ["enough_rows", "enough_days", "log_loss", "auc", "calibration"]
+    assert [check.name for check in decision.checks] == [
+        "enough_rows",
+        "enough_days",
+        "log_loss",
+        "auc",
+        "calibration",
+        "scores_spread",
+    ]
 
 
 def test_every_check_says_its_figure_its_rule_and_its_reason_also_when_it_holds() -> None:
@@ -31,11 +47,21 @@ def test_every_check_says_its_figure_its_rule_and_its_reason_also_when_it_holds(
         "enough_days": ("[gate].min_days = 3", "7 holdout days, at least 3 asked for"),
         "log_loss": ("[gate].max_log_loss = 0.69", "log loss 0.460, at most 0.690 allowed"),
         "auc": ("[gate].min_auc = 0.55", "AUC 0.750, at least 0.550 asked for"),
-        "calibration": ("[gate].max_calibration_error = 0.15", "calibration error 0.030, at most 0.150 allowed"),
-        "not_worse_than_champion": ("[gate].margin = 0.002", "log loss 0.460, champion 0.500, may rise 0.002"),
+        "calibration": (
+            "[gate].max_calibration_error = 0.15",
+            "calibration error 0.030, proved to be at least 0.030, at most 0.150 allowed",
+        ),
+        "scores_spread": (
+            "[gate].min_score_std = 0.01",
+            "scores from 0.010 to 0.950 with standard deviation 0.150, at least 0.010 asked for",
+        ),
+        "not_worse_than_champion": (
+            "[gate].margin = 0.01 with confidence = 0.9",
+            "log loss 0.460, champion 0.500: change -0.0400, with 90% confidence at most -0.0400, may rise 0.0100",
+        ),
         "slice origin=JFK": (
-            "[gate].max_slice_loss = 0.05 with min_slice_rows = 300",
-            "slice origin=JFK: log loss 0.470, champion 0.480, may rise 0.050",
+            "[gate].max_slice_loss = 0.05 with confidence = 0.9 (Holm), min_slice_rows = 300",
+            "slice origin=JFK: log loss 0.470, champion 0.480, may rise 0.050; that it rises is not proved (p 1.000)",
         ),
     }
 
@@ -47,7 +73,14 @@ def test_every_check_says_its_figure_its_rule_and_its_reason_also_when_it_holds(
         (an_evaluation(days=2), "2 holdout days, at least 3 asked for"),
         (an_evaluation(log_loss=0.695), "log loss 0.695, at most 0.690 allowed"),
         (an_evaluation(auc=0.549), "AUC 0.549, at least 0.550 asked for"),
-        (an_evaluation(calibration_error=0.151), "calibration error 0.151, at most 0.150 allowed"),
+        (
+            an_evaluation(calibration_error=0.151),
+            "calibration error 0.151, proved to be at least 0.151, at most 0.150 allowed",
+        ),
+        (
+            with_figures(an_evaluation(), score_std=0.004),
+            "scores from 0.010 to 0.950 with standard deviation 0.004, at least 0.010 asked for",
+        ),
     ],
 )
 def test_an_absolute_rule_refuses_without_a_champion_too(candidate: Evaluation, reason: str) -> None:
@@ -58,8 +91,9 @@ def test_an_absolute_rule_refuses_without_a_champion_too(candidate: Evaluation, 
 
 
 def test_rows_of_one_class_prove_no_ranking() -> None:
-    figures = {name: figure for name, figure in some_scores().figures.items() if name != "auc"}
-    candidate = an_evaluation().model_copy(update={"overall": Scores(rows=5_000, figures=figures)})
+    overall = an_evaluation().overall
+    figures = {name: figure for name, figure in overall.figures.items() if name != "auc"}
+    candidate = an_evaluation().model_copy(update={"overall": overall.model_copy(update={"figures": figures})})
 
     decision = decide(candidate, None, RULES)
 
@@ -71,9 +105,11 @@ def test_a_candidate_that_is_as_good_as_the_champion_passes() -> None:
 
 
 def test_a_candidate_that_is_worse_than_the_margin_is_refused_in_figures() -> None:
-    decision = decide(an_evaluation(log_loss=0.513), an_evaluation(log_loss=0.510), RULES)
+    decision = decide(an_evaluation(log_loss=0.523), an_evaluation(log_loss=0.510), RULES)
 
-    assert decision.reasons == ("log loss 0.513, champion 0.510, may rise 0.002",)
+    assert decision.reasons == (
+        "log loss 0.523, champion 0.510: change +0.0130, with 90% confidence at most +0.0130, may rise 0.0100",
+    )
 
 
 def test_a_better_average_does_not_excuse_a_worse_slice() -> None:
@@ -82,7 +118,9 @@ def test_a_better_average_does_not_excuse_a_worse_slice() -> None:
 
     decision = decide(candidate, champion, GateConfig(max_slice_loss=0.05))
 
-    assert decision.reasons == ("slice JFK: log loss 0.600, champion 0.480, may rise 0.050",)
+    assert decision.reasons == (
+        "slice JFK: log loss 0.600, champion 0.480, may rise 0.050; that it rises is proved (p < 0.001)",
+    )
 
 
 def test_a_slice_of_few_rows_is_not_judged() -> None:
@@ -138,8 +176,116 @@ def test_a_better_candidate_is_never_refused_where_a_worse_one_passes(
 
 @given(mine=st.floats(0.0, 2.0), theirs=st.floats(0.0, 2.0), margin=st.floats(0.0, 0.5))
 def test_the_margin_is_kept_to_the_figure(mine: float, theirs: float, margin: float) -> None:
+    assume(abs(mine - theirs - margin) > 1e-9)  # sums of a day's losses round
     decision = decide(
         an_evaluation(log_loss=mine), an_evaluation(log_loss=theirs), GateConfig(margin=margin, max_log_loss=3.0)
     )
 
     assert decision.passed == (mine - theirs <= margin)
+
+
+def by_day(changes: Sequence[float], loss: float = 0.50) -> Scores:
+    """1,000 rows a day, whose loss differs from `loss` by each of `changes`."""
+    days = tuple(
+        DayLoss(day=(MAY + n * DAY).date(), rows=1_000, loss_sum=1_000 * (loss + change))
+        for n, change in enumerate(changes)
+    )
+    mean = sum(day.loss_sum for day in days) / (1_000 * len(days))
+    return some_scores(1_000 * len(days), log_loss=mean, calibration_error_low=0.0).model_copy(update={"by_day": days})
+
+
+def a_rival(changes: Sequence[float], slices: Mapping[str, Scores] | None = None) -> Evaluation:
+    """Of days that differ, overall; slices as given."""
+    overall = by_day(changes)
+    return an_evaluation().model_copy(update={"overall": overall, "days": len(changes), "slices": dict(slices or {})})
+
+
+def test_a_rise_below_the_margin_that_days_contradict_each_other_on_is_not_non_inferior() -> None:
+    champion, candidate = a_rival([0.0] * 8), a_rival([0.04, -0.04, 0.05, -0.03, 0.02, -0.05, 0.03, -0.01])
+
+    decision = decide(candidate, champion, RULES)
+
+    assert decision.reasons == (
+        "log loss 0.501, champion 0.500: change +0.0013, with 90% confidence at most +0.0206, may rise 0.0100",
+    )
+    assert decide(candidate, champion, GateConfig(margin=0.021)).passed
+
+
+def test_the_bound_is_the_t_interval_of_the_days() -> None:
+    changes = [0.004, -0.002, 0.001, -0.006, 0.003, -0.001, 0.000]
+    check = decide(a_rival(changes), a_rival([0.0] * 7), RULES).checks[-1]
+
+    expected = stats.ttest_1samp(changes, 0.0, alternative="less").confidence_interval(0.9).high
+
+    assert check.figure == pytest.approx(expected)
+
+
+def test_superiority_is_asked_for_only_where_the_spec_says_so() -> None:
+    champion, candidate = a_rival([0.0] * 4), a_rival([0.001, -0.002, 0.001, -0.001])
+    rules = GateConfig(superiority=True)
+
+    assert decide(candidate, champion, RULES).passed
+    assert decide(candidate, champion, rules).reasons == (
+        "log loss 0.500, champion 0.500: change -0.0003, with 90% confidence at most +0.0010, must fall",
+    )
+    assert decide(a_rival([-0.03, -0.02, -0.03, -0.02]), champion, rules).passed
+
+
+def test_one_day_proves_nothing() -> None:
+    check = decide(a_rival([-0.2]), a_rival([0.0]), GateConfig(min_days=1)).checks[-1]
+
+    assert not check.passed
+    assert check.reason == (
+        "log loss 0.300, champion 0.500: change -0.2000, of which one day says no bound, may rise 0.0100"
+    )
+
+
+def test_a_slice_that_rose_on_one_odd_day_alone_is_not_refused() -> None:
+    odd, steady = by_day([0.0] * 6 + [0.6]), by_day([0.06, 0.09, 0.08, 0.1, 0.07, 0.09, 0.11])
+    champion = a_rival([0.0] * 7, {"JFK": by_day([0.0] * 7)})
+
+    assert decide(a_rival([0.0] * 7, {"JFK": odd}), champion, RULES).passed
+    assert not decide(a_rival([0.0] * 7, {"JFK": steady}), champion, RULES).passed
+
+
+def test_the_more_slices_are_judged_the_clearer_a_rise_must_be() -> None:
+    worse, same = by_day([0.02, 0.12, 0.05, 0.13, -0.03, 0.14, 0.01]), by_day([0.0] * 7)  # p 0.02 by itself
+
+    def refused(others: int) -> bool:
+        names = ["JFK", *(f"other {n}" for n in range(others))]
+        candidate = a_rival([0.0] * 7, {name: worse if name == "JFK" else same for name in names})
+        return not decide(candidate, a_rival([0.0] * 7, dict.fromkeys(names, same)), RULES).passed
+
+    assert [refused(others) for others in (0, 2, 20)] == [True, True, False]
+
+
+def with_pulls(evaluation: Evaluation, pulls: Sequence[float]) -> Evaluation:
+    overall = evaluation.overall
+    by_day = [day.model_copy(update={"auc_pull": pull}) for day, pull in zip(overall.by_day, pulls, strict=True)]
+    return evaluation.model_copy(update={"overall": overall.model_copy(update={"by_day": tuple(by_day)})})
+
+
+def test_a_fall_of_the_auc_is_shown_and_decides_only_where_the_spec_says_so() -> None:
+    champion = with_pulls(an_evaluation(auc=0.75), [0.0] * 7)
+    candidate = with_pulls(an_evaluation(auc=0.74), [0.003, -0.002, 0.001, -0.004, 0.002, -0.001, 0.001])
+
+    shown = decide(candidate, champion, RULES).checks[-1]
+
+    assert shown.passed
+    assert shown.rule == "[gate].max_auc_drop unset: decides nothing"
+    assert shown.reason == "AUC 0.740, champion 0.750: change -0.0100, with 90% confidence at least -0.0193"
+    assert decide(candidate, champion, GateConfig(max_auc_drop=0.02)).passed
+    assert decide(candidate, champion, GateConfig(max_auc_drop=0.015)).reasons == (f"{shown.reason}, may fall 0.0150",)
+
+
+def test_a_constant_is_refused_however_good_its_loss() -> None:
+    decision = decide(with_figures(an_evaluation(), score_std=0.0, min_score=0.2, max_score=0.2), None, RULES)
+
+    assert decision.reasons == ("scores from 0.200 to 0.200 with standard deviation 0.000, at least 0.010 asked for",)
+    assert not decide(
+        with_figures(an_evaluation(), score_std=0.0, min_score=0.2, max_score=0.2), None, GateConfig(min_score_std=0.0)
+    ).passed
+
+
+def test_a_calibration_error_that_the_days_explain_is_not_refused() -> None:
+    assert decide(with_figures(an_evaluation(), calibration_error=0.2, calibration_error_low=0.1), None, RULES).passed

@@ -5,7 +5,7 @@ WITH bounds AS (
         time_bucket(INTERVAL 15 MINUTES, greatest(getvariable('window_start'), date_trunc('day', min(known_at))))
             - INTERVAL 6 HOURS AS first,
         least(getvariable('window_end'), date_trunc('day', max(known_at)) + INTERVAL 3 DAYS) + INTERVAL 3 HOURS AS last
-    FROM schedules
+    FROM schedules HAVING count(*) > 0  -- before the first schedule there is no state
 ),
 grid AS (
     SELECT origin, quarter
