@@ -37,6 +37,8 @@ def roll_out(
     else:
         record_outcomes(spec, at)
         decision = judge_challenger(spec, at)
-        release = apply_decision(spec, decision, at) if decision and decision.action != "hold" else current_release(spec)
+        release = (
+            apply_decision(spec, decision, at) if decision and decision.action != "hold" else current_release(spec)
+        )
     mirror_aliases(release)
     return release

@@ -21,6 +21,8 @@ UNSOUND = re.compile("[\0\ud800-\udfff]")
 """Half a surrogate pair cannot be encoded, and PostgreSQL stores no text with a NUL."""
 WHOLE = range(-(2**63), 2**63)
 """Whole numbers that fit a column."""
+LARGEST = 3.4e38
+"""The largest number a model can take: they count in float32."""
 MOMENT: TypeAdapter[datetime] = TypeAdapter(Utc)
 AHEAD = timedelta(minutes=5)
 """How far a client's clock may be ahead of ours."""
@@ -123,7 +125,8 @@ class Outcome(Message):
     example_id: ExampleId
     label: Annotated[int, Field(ge=0, le=1)]
     label_timestamp: Utc
-    """When it became known. The same example and moment again is the same outcome; a later moment is a correction."""
+    """When it became known, not after now. The same example and moment again is the same outcome; a later moment is a
+    correction."""
 
 
 class OutcomesRequest(Message):
@@ -258,6 +261,8 @@ def _number(value: Cell) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ValueError("should be a finite number")
+    if abs(number) > LARGEST:
+        raise ValueError(f"should be a number of at most {LARGEST:g}")
     return number
 
 

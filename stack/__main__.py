@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
@@ -21,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from evergreen.errors import ConfigurationError, EvergreenError
 from evergreen.settings import ROOT, Settings
 from evergreen.wiring import wiring
-from stack.environment import environment
+from stack.environment import environment, ready_file
 from stack.ports import require_free
 
 
@@ -40,6 +39,7 @@ def main() -> int:
         manager.loop()
     finally:
         leave_nothing(manager)
+        ready_file(Settings()).unlink(missing_ok=True)
     return 0 if manager.returncode in (130, 143) else int(manager.returncode or 0)
 
 
@@ -62,7 +62,7 @@ def prepare(only: Sequence[str]) -> Manager:
     if "mlflow" in chosen:
         _ = wiring().registry  # two processes that open a fresh MLflow database at once break its migrations
     env = environment(settings, chosen)
-    Path(env["EVERGREEN_READY_FILE"]).unlink(missing_ok=True)
+    ready_file(settings).unlink(missing_ok=True)  # of a stack that was killed
     manager = Manager(Relay(sys.stdout, time_format="%H:%M:%S"))
     for name in chosen:
         manager.add_process(name, "exec " + processes[name], env=env, cwd=str(ROOT))

@@ -20,6 +20,11 @@ QUIET = {
 }
 
 
+def ready_file(settings: Settings) -> Path:
+    """There while everything is up."""
+    return settings.home / "stack.ready"
+
+
 def environment(settings: Settings, processes: Sequence[str]) -> dict[str, str]:
     """The environment for the Procfile's processes; what the user has set already stays."""
     host = settings.host
@@ -35,7 +40,7 @@ def environment(settings: Settings, processes: Sequence[str]) -> dict[str, str]:
         "EVERGREEN_MLFLOW_STORE": store,
         "EVERGREEN_MLFLOW_ARTIFACTS": str(settings.home / "mlartifacts"),
         "EVERGREEN_PROCESSES": ",".join(processes),
-        "EVERGREEN_READY_FILE": str(settings.home / "stack.ready"),
+        "EVERGREEN_READY_FILE": str(ready_file(settings)),
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_API_URL": f"http://{host}:{settings.prefect_port}/api",
         "PREFECT_SERVER_API_HOST": host,

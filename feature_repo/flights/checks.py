@@ -38,7 +38,9 @@ def check(table: str, rows: pd.DataFrame) -> Checked:
 
 def _reasons(failures: pd.DataFrame, rows: pd.DataFrame) -> "pd.Series[str]":
     """By row, the rules it broke; a failure of no row in particular is one of all rows."""
-    named = failures["column"].fillna("").astype(str) + ": " + failures["check"].astype(str)
+    missing = failures["check"] == "column_in_dataframe"  # pandera names the column as the failure
+    column = failures["column"].where(~missing, failures["failure_case"]).fillna("").astype(str)
+    named = column + ": " + failures["check"].astype(str).where(~missing, "not in the batch")
     whole = failures["index"].isna()
     by_row = (
         named[~whole].groupby(failures["index"][~whole].astype(int)).agg(lambda rules: "; ".join(sorted(set(rules))))

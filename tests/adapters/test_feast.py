@@ -174,9 +174,10 @@ def test_unknown_is_a_key_never_seen_in_its_own_view_and_not_a_new_combination(
 ) -> None:
     fresh.materialize(MOMENTS[0])
     times = {"scheduled_departure": ["2013-02-08T22:07:00Z"], "scheduled_arrival": ["2013-02-09T00:37:00Z"]}
-    row = {"origin": "EWR", "dest": "ORD", "carrier": "UA", "tailnum": "N14228", "distance": 719.0} | change
+    keys = {"origin": "EWR", "dest": "ORD", "carrier": "UA", "tailnum": "N14228"} | change
+    rows: dict[str, list[Any]] = {"distance": [719.0], **times, **{key: [value] for key, value in keys.items()}}
 
-    answer = fresh.online(SERVICE, {name: [value] for name, value in row.items()} | times, MOMENTS[0])
+    answer = fresh.online(SERVICE, rows, MOMENTS[0])
 
     assert answer.unknown == [unknown]
     if "tailnum" not in change:  # the pair was never stored, and that is said

@@ -223,6 +223,7 @@ def posted(api: Api, path: str, body: Any) -> httpx.Response:
         ("distance", float("nan")),
         ("distance", float("inf")),
         ("distance", 10**400),
+        ("distance", 1e39),
         ("distance", [[[[float("nan")]]]]),
         ("tailnum", "N\ud800"),
         ("tailnum", "N\0"),
@@ -246,8 +247,8 @@ def test_a_cell_nothing_could_store_is_refused_at_its_field(api: Api, column: st
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("distance", 1.7e308),
-        ("distance", -(10**300)),
+        ("distance", 3.4e38),
+        ("distance", -(10**38)),
         ("tailnum", "é" * 1_000),
         ("scheduled_departure", "1900-01-01T00:00:00Z"),
         ("scheduled_departure", "2200-12-31T23:59:59.999999Z"),

@@ -66,6 +66,7 @@ def test_every_column_that_is_missing_is_named_with_its_row() -> None:
         ("gate", 2**63, "64 bits"),
         ("load", 10**400, "finite number"),
         ("load", float("inf"), "finite number"),
+        ("load", -1e39, "at most 3.4e+38"),
         ("departs", "0001-01-01T00:00:00+05:00", "between the years 1900 and 2200"),
         ("departs", "9999-12-31T23:59:59-05:00", "between the years 1900 and 2200"),
         ("departs", "1899-12-31T23:59:59Z", "between the years 1900 and 2200"),
