@@ -32,7 +32,7 @@ START_SECONDS = 180.0
 def main() -> int:
     """Parse, start the stack, play, stop the stack."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--weeks", type=int, default=10, help="weeks to play after 1 April (1 to 38, default 10)")
+    parser.add_argument("--weeks", type=int, default=8, help="weeks to play after 1 April (1 to 38, default 8)")
     begun = time.perf_counter()
     weeks = parser.parse_args().weeks
     console = Console() if sys.stdout.isatty() else Console(width=132)
