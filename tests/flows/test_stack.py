@@ -130,8 +130,9 @@ def test_a_port_that_is_none_is_refused_by_name(tmp_path: Path, value: str) -> N
 def test_an_interrupted_demo_leaves_nothing_and_the_next_one_runs_to_its_end() -> None:
     demo = [sys.executable, "-m", "demo", "--weeks", "1"]
     reports = ROOT / "reports"
-    first = subprocess.Popen(demo, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     state = ROOT / ".evergreen" / "demo" / "training"
+    shutil.rmtree(state, ignore_errors=True)  # of an earlier demo
+    first = subprocess.Popen(demo, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     eventually(lambda: state.exists() or first.poll() is not None, "training has not begun")
     family = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGINT)
@@ -145,6 +146,7 @@ def test_an_interrupted_demo_leaves_nothing_and_the_next_one_runs_to_its_end() -
     story = json.loads((reports / "demo.json").read_text())
     assert [week["week"] for week in story["weeks"]] == [1]
     assert story["weeks"][0]["flights"] > 6_000
-    assert story["weeks"][0]["served"] == story["weeks"][0]["frozen"]
+    # The first champion served: the same figures, but for how rows fell into batches.
+    assert story["weeks"][0]["served"] == pytest.approx(story["weeks"][0]["frozen"], rel=1e-6)
     assert story["timings"]["total"] > 0
     assert (reports / "demo.html").stat().st_size > 10_000
