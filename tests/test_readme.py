@@ -38,3 +38,9 @@ def test_the_shortest_spec_it_shows_is_valid() -> None:
     shown = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
     assert shown is not None
     assert parse_spec(tomllib.loads(shown[1])).name == "churn"
+
+
+def test_it_shows_what_the_commands_print() -> None:
+    assert "Everything is up." in README
+    assert "what served beside the first champion" in README
+    assert "_OUTPUT" not in README
