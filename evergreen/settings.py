@@ -43,6 +43,15 @@ class Settings(BaseSettings):
     """Feast's Redis connection string, when `online_store` is redis."""
     now: Utc | None = None
     """Pins the logical clock: flows without `as_of` and requests without one are asked at this moment. For replays."""
+    trainer: Literal["local", "ray"] = "local"
+    """Where ranks run: processes of this machine, or actors of a Ray cluster."""
+    ray_address: str = "auto"
+    """Of the Ray cluster, when `trainer` is ray."""
+    cpu_hour_price: float | None = Field(default=None, ge=0)
+    """Price of one CPU core for an hour; with it every training run states what it cost."""
+    gpu_hour_price: float | None = Field(default=None, ge=0)
+    """Price of one GPU for an hour."""
+    currency: str = "USD"
     lease_seconds: float = Field(default=30.0, gt=0)
     """A retrain whose process has died may be taken over after this long."""
     host: str = "127.0.0.1"

@@ -41,8 +41,8 @@ class ModelConfig(Table):
 
     name: Name
     """Also the name of the file, of the registered model and of its route."""
-    task: Literal["binary"] = "binary"
-    """What is predicted: the probability that the label is 1."""
+    task: Literal["binary", "multiclass", "regression"] = "binary"
+    """What is predicted: the probability that the label is 1, a probability for each class, or a number."""
     owner: str = "unowned"
     """Who is asked when it rots."""
 
@@ -61,7 +61,9 @@ class DataConfig(Table):
     labels: Name
     """Table with `example_id`, the label, and `event_timestamp`: when the label became known."""
     label: str
-    """Column of `labels`: 0 or 1."""
+    """Column of `labels`: 0 or 1; classes from 0 up; or a number, as `[model].task` has it."""
+    auxiliary_label: str | None = None
+    """Numeric column of `labels` that training may learn from beside the label; see `[train].auxiliary_thresholds`."""
     feature_service: str
     """Feast feature service that names the model's features."""
     entity_features: tuple[str, ...] = ()
@@ -99,8 +101,25 @@ class TrainConfig(Table):
     """Outputs of that embedding a feature."""
     max_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
+    auxiliary_thresholds: tuple[float, ...] = ()
+    """A further head a threshold learns whether `[data].auxiliary_label` is at least this; rows without one teach it nothing."""
+    auxiliary_weight: NonNegativeFloat = 1.0
+    """Of the mean loss of those heads beside the label's own."""
     ranks: PositiveInt = 2
     """Processes of `torch.distributed`: gloo on CPUs, nccl on GPUs."""
+    parallelism: Literal["ddp", "fsdp"] = "ddp"
+    """Every rank holds the whole model, or a shard of it."""
+    accumulate: PositiveInt = 1
+    """A rank computes its part of a batch in so many pieces: the same step in less memory."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of matrix products; weights, sums and losses stay in fp32."""
+    compile: bool = False
+    """`torch.compile` the network."""
+    fused: bool = True
+    """Use the optimizer's fused kernel."""
+    abandon_margin: PositiveFloat | None = None
+    """Give up when, after half of the epochs, the loss on the validation days is this much above the champion's on those of
+    them it has not trained on. Unset: train to the end."""
     checkpoint_seconds: NonNegativeFloat = 5.0
     """At least this long between checkpoints; 0 saves after each step."""
     keep_checkpoints: PositiveInt = 2
@@ -132,6 +151,9 @@ class GateConfig(Table):
     """Also ask, with that confidence, that the log loss falls."""
     max_auc_drop: Share | None = None
     """Also ask, with that confidence, that the AUC falls by no more than this. Unset: shown and decides nothing."""
+    baseline_margin: NonNegativeFloat | None = None
+    """Also ask, with that confidence, that the loss is no more than this above that of the best baseline trained on the same
+    rows (logistic regression, and LightGBM where it is installed). Unset: shown and decides nothing."""
     max_slice_loss: NonNegativeFloat = 0.05
     """Refuse when a slice's log loss rises by more than this over the champion's, and that it rises at all is proved with
     that confidence, all judged slices taken together (Holm)."""

@@ -100,6 +100,44 @@ class TrainingSet(Fact):
     """Model inputs in column order."""
 
 
+class Progress(Fact):
+    """How far a training run is: what rank 0 tells now and then."""
+
+    step: NonNegativeInt
+    steps: PositiveInt
+    epoch: NonNegativeInt
+    """From 1; 0 before the first step."""
+    epochs: PositiveInt
+    loss: float | None = None
+    """Of the last step."""
+    validation_loss: float | None = None
+    """There when an epoch has just ended and days validate."""
+    learning_rate: NonNegativeFloat = 0.0
+    rows_per_second: NonNegativeFloat = 0.0
+    memory_bytes: NonNegativeInt = 0
+    """Resident, of rank 0's process."""
+    gpu_memory_bytes: NonNegativeInt | None = None
+    gpu_use: Share | None = None
+    """Of the last sample, where the device tells."""
+
+
+class Cost(Fact):
+    """What a run used."""
+
+    device: str
+    """Kind: `cpu`, or the GPU's name."""
+    devices: PositiveInt
+    seconds: NonNegativeFloat
+    """Wall clock, from start to end, summed over resumed parts."""
+    device_seconds: NonNegativeFloat
+    """CPU seconds used by all ranks, or seconds of GPUs held."""
+    energy_joules: NonNegativeFloat | None = None
+    """None where the device does not tell."""
+    price: NonNegativeFloat | None = None
+    """By the rates in the settings; None where there is none."""
+    currency: str = "USD"
+
+
 class TrainedModel(Fact):
     """A model artifact in a directory: weights, preprocessing and what is known of how it was made."""
 
