@@ -235,6 +235,14 @@ class ModelSpec(Table):
     release: ReleaseConfig = ReleaseConfig()
     serve: ServeConfig = ServeConfig()
 
+    @model_validator(mode="after")
+    def _auxiliary(self) -> Self:
+        if self.train.auxiliary_thresholds and self.data.auxiliary_label is None:
+            raise ValueError(
+                "[train].auxiliary_thresholds needs [data].auxiliary_label: the column they are compared with"
+            )
+        return self
+
     @property
     def name(self) -> str:
         """The model's name."""

@@ -69,13 +69,30 @@ def read_outcomes(data: Path, spec: ModelSpec, known: Window) -> pd.DataFrame:
     )
 
 
+def read_auxiliary(data: Path, spec: ModelSpec, known_before: datetime) -> pd.DataFrame:
+    """`example_id` and `auxiliary`, the last value of `[data].auxiliary_label` that was known before a moment."""
+    return _read(
+        data,
+        spec.data.labels,
+        ["example_id", str(spec.data.auxiliary_label), "event_timestamp"],
+        f"""
+        SELECT example_id, arg_max("{spec.data.auxiliary_label}", event_timestamp)::DOUBLE AS auxiliary
+        FROM rows WHERE "{spec.data.auxiliary_label}" IS NOT NULL AND event_timestamp < $end
+        GROUP BY example_id
+        """,
+        {"end": known_before},
+        until=known_before,
+    )
+
+
 def build_training_set(data: Path, spec: ModelSpec, features: Features, as_of: datetime) -> TrainingSet:
     """Snapshot the rows a candidate may learn from and be judged on, as known at `as_of`.
 
     Holds the examples of the spec's training window whose outcome was known by `as_of`; one before the holdout only if
     its outcome was known before the holdout starts, as it would have been to a model that then served the holdout.
-    Columns: `example_id`, `event_timestamp`, `label_timestamp`, `label`, the slices, the features. Raises `DataError`
-    when rows or columns are missing and `LabelsNotReady` when the holdout or what is before it has no outcome yet.
+    Columns: `example_id`, `event_timestamp`, `label_timestamp`, `label`, `auxiliary` if the spec has one (NaN where it
+    was not known when the holdout starts), the slices, the features. Raises `DataError` when rows or columns are missing
+    and `LabelsNotReady` when the holdout or what is before it has no outcome yet.
     """
     window = spec.training_window(as_of)
     holdout = spec.holdout(window)
@@ -97,6 +114,8 @@ def build_training_set(data: Path, spec: ModelSpec, features: Features, as_of: d
             f"{judging:,} in it have outcomes known in time, and both need some. Run again when outcomes have arrived, "
             "or change [train].holdout_days in the model's file."
         )
+    if spec.data.auxiliary_label is not None:
+        rows = rows.merge(read_auxiliary(data, spec, holdout.start), on="example_id", how="left")
     return _snapshot(data, spec, features, rows, window, holdout, as_of)
 
 
@@ -143,7 +162,8 @@ def _snapshot(
     service = spec.data.feature_service
     inputs = features.inputs(service, spec.data.entity_features)
     joined = features.historical(service, rows)
-    columns = ["example_id", *_MOMENTS, "label", *(s for s in spec.data.slices if s not in inputs), *inputs]
+    told = ["label", "auxiliary"] if spec.data.auxiliary_label is not None else ["label"]
+    columns = ["example_id", *_MOMENTS, *told, *(s for s in spec.data.slices if s not in inputs), *inputs]
     missing = [column for column in columns if column not in joined]
     if missing:
         raise DataError(f"columns {missing} are not in {spec.data.examples!r}; correct [data] in {spec.name}.toml")

@@ -165,3 +165,23 @@ def test_a_table_or_column_that_is_not_there_is_named(
 ) -> None:
     with pytest.raises(DataError, match=message):
         feature_tables.build_training_set(history.data, changed(spec, "data", **values), features, AS_OF)
+
+
+def test_auxiliary_labels_are_those_known_when_the_holdout_starts(
+    history: Settings, features: Features, spec: ModelSpec, training_set: TrainingSet
+) -> None:
+    delays = spec.model_copy(update={"data": spec.data.model_copy(update={"auxiliary_label": "arrival_delay_minutes"})})
+
+    rows = feature_tables.load_training_set(feature_tables.build_training_set(history.data, delays, features, AS_OF))
+    start = training_set.holdout.start
+    files = sorted((history.data / "features" / "flight_outcomes").glob("day=*.parquet"))
+    told = pd.concat([pd.read_parquet(path) for path in files])
+    told = told[(told["event_timestamp"] < pd.Timestamp(start)) & told["arrival_delay_minutes"].notna()]
+    last = told.sort_values("event_timestamp").groupby("example_id")["arrival_delay_minutes"].last()
+
+    pd.testing.assert_series_equal(
+        rows.set_index("example_id")["auxiliary"], last.reindex(rows["example_id"]), check_names=False
+    )
+    before = rows[rows["event_timestamp"] < pd.Timestamp(start)]
+    assert 0.9 < before["auxiliary"].notna().mean() < 1.0  # cancelled flights have none
+    assert rows.loc[rows["event_timestamp"] >= pd.Timestamp(start), "auxiliary"].isna().all()
