@@ -105,6 +105,8 @@ class TrainConfig(Table):
     """A further head a threshold learns whether `[data].auxiliary_label` is at least this; rows without one teach it nothing."""
     auxiliary_weight: NonNegativeFloat = 1.0
     """Of the mean loss of those heads beside the label's own."""
+    members: PositiveInt = 1
+    """Networks that learn side by side from different first weights and answer with their mean."""
     ranks: PositiveInt = 2
     """Processes of `torch.distributed`: gloo on CPUs, nccl on GPUs."""
     parallelism: Literal["ddp", "fsdp"] = "ddp"

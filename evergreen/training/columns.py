@@ -27,6 +27,8 @@ class Columns:
     """Rows in memory, oldest first."""
 
     labels: NDArray[np.float32]
+    auxiliary: NDArray[np.float32] | None
+    """The second label, NaN where it was not known; None where the training set has none."""
     numerics: dict[str, NDArray[np.float32]]
     """NaN where missing."""
     categoricals: dict[str, Coded]
@@ -37,6 +39,7 @@ class Columns:
     def __getitem__(self, rows: NDArray[np.bool_]) -> "Columns":
         return Columns(
             self.labels[rows],
+            None if self.auxiliary is None else self.auxiliary[rows],
             {name: values[rows] for name, values in self.numerics.items()},
             {name: column[rows] for name, column in self.categoricals.items()},
         )
@@ -56,7 +59,8 @@ def read_columns(training_set: TrainingSet) -> tuple[Columns, Columns]:
             numerics[name] = _numeric(name, table[name])
         else:
             categoricals[name] = _coded(table[name])
-    rows = Columns(labels, numerics, categoricals)
+    auxiliary = _numeric("auxiliary", table["auxiliary"]) if "auxiliary" in table.column_names else None
+    rows = Columns(labels, auxiliary, numerics, categoricals)
     validates = _days(table) % VALIDATION_EVERY == VALIDATION_EVERY // 2
     training, validation = rows[~validates], rows[validates]
     if training.labels.min() == training.labels.max():
@@ -79,7 +83,7 @@ def _read(training_set: TrainingSet) -> pa.Table:
     absent = [name for name in needed if name not in known]
     if absent:
         raise DataError(f"training set {training_set.uri} lacks columns {absent}; it has {known}. Build it again.")
-    table = file.read(columns=needed)
+    table = file.read(columns=needed + [name for name in ("auxiliary",) if name in known])
     table = table.filter(pc.less(table["event_timestamp"], pa.scalar(training_set.holdout.start)))
     if table.num_rows == 0:
         raise DataError(

@@ -90,13 +90,14 @@ class Batch:
     """One rank's part of one step, on its device."""
 
     rows: Rows
-    labels: Tensor
+    targets: Tensor
+    """(rows, outputs) of 0 and 1, NaN where unknown; the label comes first."""
     disturbance: Disturbance
     global_rows: int
 
 
 def make_batch(
-    step: int, rows: Rows, labels: Tensor, order: BatchOrder, network: Network, config: TrainConfig, place: Place
+    step: int, rows: Rows, targets: Tensor, order: BatchOrder, network: Network, config: TrainConfig, place: Place
 ) -> Batch:
     """Gather this rank's rows of a step; on a GPU the copies are pinned and do not block."""
     chosen = order.global_batch(step)
@@ -116,7 +117,7 @@ def make_batch(
     send = place.send
     return Batch(
         Rows(send(rows.numeric[index]), send(rows.missing[index]), send(rows.categories[index])),
-        send(labels[index]),
+        send(targets[index]),
         Disturbance(send(disturbance.numeric), send(disturbance.hide), tuple(map(send, disturbance.keep))),
         len(chosen),
     )
@@ -138,11 +139,13 @@ def fit(
     while state.step < order.steps:
         batch = batch_of(state.step)
         logits = state.distributed(batch.rows, batch.disturbance)
-        summed = functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
-        # Ranks may hold unequal parts, and DDP averages over ranks: this makes it the mean over the global batch.
+        label_loss, auxiliary_loss = summed_losses(logits, batch.targets)
+        summed = label_loss + config.auxiliary_weight * auxiliary_loss
+        # Ranks may hold unequal parts, and DDP averages over ranks: this makes it the mean over the global batch. Members
+        # share nothing, so the sum over them teaches each what it would learn alone.
         torch.autograd.backward(summed * (place.ranks / batch.global_rows))
-        loss = total(summed, place) / batch.global_rows
-        norm = float(clip_grad_norm_(state.network.parameters(), config.max_norm))
+        loss = total(label_loss, place) / (batch.global_rows * len(logits))
+        norm = max(float(clip_grad_norm_(m.parameters(), config.max_norm)) for m in state.network.members)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise _diverged(state, loss, norm)
         state.optimizer.step()
@@ -154,6 +157,20 @@ def fit(
         after_step(state, loss)
 
 
+def summed_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log loss of the label, and the mean one of the auxiliary outputs, each summed over members and rows.
+
+    `logits` (members, rows, outputs), `targets` (rows, outputs); an unknown target costs nothing.
+    """
+    known = targets.isfinite()
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, targets.where(known, 0.0).expand_as(logits), reduction="none"
+    )
+    losses = losses * known
+    auxiliary = losses[..., 1:]
+    return losses[..., 0].sum(), auxiliary.sum() / max(auxiliary.shape[-1], 1)
+
+
 def _diverged(state: TrainState, loss: float, norm: float) -> TrainingFailed:
     rate = state.optimizer.param_groups[0]["lr"]
     return TrainingFailed(
@@ -163,8 +180,8 @@ def _diverged(state: TrainState, loss: float, norm: float) -> TrainingFailed:
 
 
 @torch.inference_mode()
-def logits_of(network: Network, rows: Rows, chunk: int = 8192) -> Tensor:
-    """(rows,) logits without any disturbance, on the CPU."""
+def chances_of(network: Network, rows: Rows, chunk: int = 8192) -> Tensor:
+    """(rows,) probabilities that the label is 1, the mean over the members, without any disturbance; float64 on the CPU."""
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
@@ -172,6 +189,6 @@ def logits_of(network: Network, rows: Rows, chunk: int = 8192) -> Tensor:
     for start_row in range(0, max(len(rows.numeric), 1), chunk):
         part = slice(start_row, start_row + chunk)
         some = Rows(rows.numeric[part].to(device), rows.missing[part].to(device), rows.categories[part].to(device))
-        parts.append(network(some).cpu())
+        parts.append(torch.sigmoid(network(some)[..., 0].double()).mean(0).cpu())
     network.train(was_training)
     return torch.cat(parts)

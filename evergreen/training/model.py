@@ -1,10 +1,11 @@
-"""The network: tabular rows → a logit.
+"""The network: tabular rows → logits, of the label and of what is learnt beside it.
 
 Normalised numerics go through piecewise-linear embeddings (Gorishniy et al. 2022, arXiv:2203.05556), categories
-through an embedding table; their concatenation feeds a multilayer perceptron and, beside it, a wide linear skip. All
-randomness of training comes from outside (`Noise`), so that it can be drawn once for a batch that is split over
-ranks. Knows nothing of ranks, files or optimizers. To try another architecture, give `build_network` something else
-to build.
+through an embedding table; their concatenation feeds a multilayer perceptron and, beside it, a wide linear skip. A few
+of these members that differ in their first weights learn side by side and answer together (deep ensembles,
+Lakshminarayanan et al. 2017, arXiv:1612.01474). All randomness of training comes from outside (`Noise`), so that it
+can be drawn once for a batch that is split over ranks. Knows nothing of ranks, files or optimizers. To try another
+architecture, give `build_network` something else to build.
 """
 
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ class NetworkShape(Fact):
     input_noise: float
     embedding_bins: int
     embedding_width: int
+    outputs: int = 1
+    """Logits a row: the label's, then one for each auxiliary threshold."""
+    members: int = 1
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,8 @@ class CategoryEmbedding(nn.Module):
         return self.table(categories + self.starts).flatten(1)  # type: ignore[no-any-return]
 
 
-class Network(nn.Module):
-    """Rows → (rows,) logits."""
+class Member(nn.Module):
+    """Rows → (rows, outputs) logits."""
 
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
@@ -127,8 +131,8 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(
             nn.Linear(before, after) for before, after in zip((inputs, *shape.hidden), shape.hidden, strict=False)
         )
-        self.deep = nn.Linear(shape.hidden[-1] if shape.hidden else inputs, 1)
-        self.wide = nn.Linear(inputs, 1, bias=False)
+        self.deep = nn.Linear(shape.hidden[-1] if shape.hidden else inputs, shape.outputs)
+        self.wide = nn.Linear(inputs, shape.outputs, bias=False)
 
     def forward(self, rows: Rows, disturbance: Disturbance | None = None) -> Tensor:
         """With a disturbance while training, without one ever after."""
@@ -147,7 +151,20 @@ class Network(nn.Module):
             hidden = functional.relu(layer(hidden))
             if disturbance is not None:
                 hidden = hidden * disturbance.keep[i] * (1.0 / (1.0 - self.shape.dropout))
-        return (self.deep(hidden) + self.wide(inputs)).squeeze(1)  # type: ignore[no-any-return]
+        return self.deep(hidden) + self.wide(inputs)  # type: ignore[no-any-return]
+
+
+class Network(nn.Module):
+    """Rows → (members, rows, outputs) logits."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.members = nn.ModuleList(Member(shape) for _ in range(shape.members))
+
+    def forward(self, rows: Rows, disturbance: Disturbance | None = None) -> Tensor:
+        """With a disturbance while training, the same for all members; without one ever after."""
+        return torch.stack([member(rows, disturbance) for member in self.members])
 
 
 def build_network(shape: NetworkShape, seed: int = 0) -> Network:

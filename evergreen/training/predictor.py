@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from evergreen.errors import ArtifactError
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
-from evergreen.training.loop import logits_of
+from evergreen.training.loop import chances_of
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.preprocessing import Column, Encoder, Preprocessing
 from evergreen.types import Digest, Fact
@@ -26,7 +26,7 @@ from evergreen.types import Digest, Fact
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 """Of `model.json`; raised when an older reader would misread it."""
 
 
@@ -92,8 +92,7 @@ class Predictor:
         Numbers may be None or NaN and categories unseen or None. Raises `DataError` naming a column that is missing, of
         another length or not numeric.
         """
-        logits = logits_of(self._network, Rows.of(self._encoder.encode_cells(columns)))
-        return torch.sigmoid(logits.double()).numpy()
+        return chances_of(self._network, Rows.of(self._encoder.encode_cells(columns))).numpy()
 
 
 class PyfuncModel:

@@ -26,6 +26,9 @@ KNOTS = 256
 """Points kept of a numeric's distribution, at most."""
 MIN_CATEGORY_ROWS = 10
 """Categories with fewer training rows share the place of the unseen ones."""
+MIN_MISSING_SHARE = 0.02
+"""A numeric that is missing less often gets no indicator: too few rows to learn from what its absence means, and many
+such indicators at once, on a day without weather, would add up to a certainty nothing supports."""
 _EXTREME = 1e-3
 """Quantiles are clipped this far from 0 and 1, so the normalised range is about ±3.1."""
 
@@ -133,7 +136,7 @@ def fit(
 
 def _fit_numeric(name: str, values: NDArray[np.float32]) -> NumericColumn | str:
     present = np.sort(values[np.isfinite(values)])
-    gaps = len(present) < len(values)
+    gaps = len(present) <= len(values) * (1 - MIN_MISSING_SHARE)
     if len(present) == 0:
         return "missing in every training row"
     if present[0] == present[-1] and not gaps:

@@ -11,13 +11,15 @@ import time
 import traceback
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from evergreen.errors import CheckpointError, EvergreenError
+from evergreen.errors import DataError, EvergreenError
 from evergreen.training import loop, preprocessing
 from evergreen.training.artifact import write_artifact, write_durably
 from evergreen.training.batches import BatchOrder
 from evergreen.training.checkpoint import Checkpoints
+from evergreen.training.chronicle import Chronicle
 from evergreen.training.columns import Columns, read_columns
 from evergreen.training.job import TrainingJob
 from evergreen.training.loop import TrainState
@@ -27,9 +29,6 @@ from evergreen.training.predictor import ModelDescription, pack
 from evergreen.training.preprocessing import Encoder, Preprocessing
 from evergreen.training.processes import ERROR_MARK, die_with_parent, tell
 from evergreen.types import TrainedModel
-
-_LINES = 20
-"""Progress lines of a run, about."""
 
 
 def run_rank(job_file: str, started: float, launcher: int) -> None:
@@ -60,7 +59,7 @@ def train_rank(job: TrainingJob, place: Place, started: float) -> None:
     order = BatchOrder(len(training), config.batch_size, config.epochs, config.seed)
     state = loop.start(network, config, order, place)
     checkpoints = Checkpoints(job.checkpoints_path, job.digest, config.keep_checkpoints)
-    chronicle = Chronicle(order, checkpoints, _tensors(encoder, validation), place, config.checkpoint_seconds)
+    chronicle = Chronicle(order, checkpoints, _tensors(encoder, validation, ()), place, config.checkpoint_seconds)
     chronicle.opening(fitted, len(training), len(validation))
 
     saved = checkpoints.load_newest(on_refused=chronicle.refused)
@@ -69,10 +68,10 @@ def train_rank(job: TrainingJob, place: Place, started: float) -> None:
         chronicle.say(f"resumed at step {state.step}/{order.steps}")
     resumed_from = state.step
 
-    rows, labels = _tensors(encoder, training)
+    rows, targets = _tensors(encoder, training, config.auxiliary_thresholds)
     loop.fit(
         state,
-        lambda step: loop.make_batch(step, rows, labels, order, network, config, place),
+        lambda step: loop.make_batch(step, rows, targets, order, network, config, place),
         order,
         config,
         place,
@@ -94,82 +93,24 @@ def shape_of(encoder: Encoder, job: TrainingJob) -> NetworkShape:
         input_noise=config.input_noise,
         embedding_bins=config.embedding_bins,
         embedding_width=config.embedding_width,
+        outputs=1 + len(config.auxiliary_thresholds),
+        members=config.members,
     )
 
 
-class Chronicle:
-    """What rank 0 says and saves along the way; on other ranks it is silent."""
-
-    def __init__(
-        self,
-        order: BatchOrder,
-        checkpoints: Checkpoints,
-        validation: tuple[Rows, torch.Tensor],
-        place: Place,
-        checkpoint_seconds: float,
-    ) -> None:
-        self._order, self._checkpoints, self.place = order, checkpoints, place
-        self._validation = validation
-        self._checkpoint_seconds = checkpoint_seconds
-        self._every = max(1, order.steps // _LINES)
-        self._said_at = self._saved_at = time.monotonic()
-        self._rows_since = 0
-
-    def say(self, line: str) -> None:
-        """One line to whoever launched the job."""
-        if self.place.leads:
-            tell(line)
-
-    def refused(self, error: CheckpointError) -> None:
-        """A checkpoint that is not used."""
-        self.say(f"refused: {error}")
-
-    def opening(self, fitted: Preprocessing, training_rows: int, validation_rows: int) -> None:
-        """What is about to happen."""
-        for name, reason in fitted.dropped.items():
-            self.say(f"dropped feature {name!r}: {reason}")
-        self.say(
-            f"training on {training_rows:,} rows, validating on {validation_rows:,}: {len(fitted.numerics)} numeric and "
-            f"{len(fitted.categoricals)} categorical inputs, {self._order.steps} steps, {self.place.ranks} ranks on "
-            f"{self.place.device.type}"
-        )
-
-    def after_step(self, state: TrainState, loss: float) -> None:
-        """Speak now and then, close each epoch, and save when it is time."""
-        if not self.place.leads:
-            return
-        self._rows_since += min(self._order.batch_size, self._order.rows)
-        last = state.step == self._order.steps
-        if state.step % self._every == 0 or last:
-            self._progress(state, loss)
-        if self._order.ends_epoch(state.step):
-            self._close_epoch(state)
-        if last or time.monotonic() - self._saved_at >= self._checkpoint_seconds:
-            self._checkpoints.save(state.step, state.to_dict())
-            self._saved_at = time.monotonic()
-
-    def _progress(self, state: TrainState, loss: float) -> None:
-        now = time.monotonic()
-        speed = self._rows_since / max(now - self._said_at, 1e-9)
-        epoch = self._order.epoch(state.step - 1) + 1
-        self.say(f"step {state.step}/{self._order.steps} epoch {epoch} loss {loss:.4f} rows/s {speed:.0f}")
-        self._said_at, self._rows_since = now, 0
-
-    def _close_epoch(self, state: TrainState) -> None:
-        epoch = self._order.epoch(state.step - 1) + 1
-        row = {"step": float(state.step), "epoch": float(epoch), "train_loss": state.epoch_loss / state.epoch_rows}
-        rows, labels = self._validation
-        if len(labels):
-            logits = loop.logits_of(state.network, rows)
-            row["validation_loss"] = float(torch.nn.functional.binary_cross_entropy_with_logits(logits, labels))
-        state.curve.append(row)
-        state.epoch_loss, state.epoch_rows = 0.0, 0
-        self.say(f"epoch {epoch} done: " + " ".join(f"{name} {row[name]:.4f}" for name in row if name.endswith("loss")))
-
-
-def _tensors(encoder: Encoder, columns: Columns) -> tuple[Rows, torch.Tensor]:
+def _tensors(encoder: Encoder, columns: Columns, thresholds: tuple[float, ...]) -> tuple[Rows, torch.Tensor]:
+    """Rows as the network takes them, and (rows, outputs) targets; see `loop.Batch`."""
     encoded = encoder.encode_columns(columns.numerics, columns.categoricals)
-    return Rows.of(encoded), torch.from_numpy(columns.labels.copy())
+    targets = [columns.labels]
+    if thresholds:
+        if columns.auxiliary is None:
+            raise DataError(
+                "[train].auxiliary_thresholds are set, but the training set has no column `auxiliary`. Build it again: "
+                "it was made before [data].auxiliary_label was."
+            )
+        unknown = np.isnan(columns.auxiliary)
+        targets += [np.where(unknown, np.nan, columns.auxiliary >= limit).astype(np.float32) for limit in thresholds]
+    return Rows.of(encoded), torch.from_numpy(np.stack(targets, axis=1))
 
 
 def _finish(

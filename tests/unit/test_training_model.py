@@ -13,7 +13,7 @@ from evergreen.training.model import (
 )
 
 
-def a_shape(numerics: int = 3, cardinalities: tuple[int, ...] = (4, 2)) -> NetworkShape:
+def a_shape(numerics: int = 3, cardinalities: tuple[int, ...] = (4, 2), **fields: int) -> NetworkShape:
     return NetworkShape(
         numerics=numerics,
         indicators=min(numerics, 1),
@@ -23,6 +23,7 @@ def a_shape(numerics: int = 3, cardinalities: tuple[int, ...] = (4, 2)) -> Netwo
         input_noise=0.3,
         embedding_bins=12,
         embedding_width=4,
+        **fields,
     )
 
 
@@ -41,7 +42,7 @@ def test_the_same_seed_builds_the_same_network_and_another_another() -> None:
     one, two, other = (build_network(a_shape(), seed) for seed in (1, 1, 2))
 
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
-    assert not torch.equal(one.deep.weight, other.deep.weight)
+    assert not torch.equal(one.state_dict()["members.0.deep.weight"], other.state_dict()["members.0.deep.weight"])
 
 
 def test_it_works_with_numerics_only_with_categories_only_and_on_no_rows_at_all() -> None:
@@ -50,7 +51,17 @@ def test_it_works_with_numerics_only_with_categories_only_and_on_no_rows_at_all(
         for rows in (0, 1, 5):
             logits = network(some_inputs(shape, rows))
             logits.sum().backward()
-            assert logits.shape == (rows,)
+            assert logits.shape == (1, rows, 1)
+
+
+def test_members_differ_from_the_start_and_answer_side_by_side() -> None:
+    network = build_network(a_shape(members=3, outputs=4))
+
+    logits = network(some_inputs(network.shape))
+
+    assert logits.shape == (3, 5, 4)
+    assert not torch.allclose(logits[0], logits[1])
+    assert torch.equal(logits[2], network.members[2](some_inputs(network.shape)))
 
 
 def test_a_row_scores_the_same_alone_and_in_company() -> None:
@@ -59,7 +70,7 @@ def test_a_row_scores_the_same_alone_and_in_company() -> None:
     together = network(rows)
     alone = network(Rows(rows.numeric[2:3], rows.missing[2:3], rows.categories[2:3]))
 
-    assert torch.allclose(together[2:3], alone, atol=1e-6)
+    assert torch.allclose(together[:, 2:3], alone, atol=1e-6)
 
 
 def test_noise_changes_the_answer_and_the_same_noise_changes_it_the_same_way() -> None:
@@ -82,7 +93,7 @@ def test_the_two_halves_of_a_batch_see_the_noise_of_the_whole() -> None:
         for part in (slice(0, 3), slice(3, 6))
     ]
 
-    assert torch.allclose(whole, torch.cat(halves), atol=1e-6)
+    assert torch.allclose(whole, torch.cat(halves, dim=1), atol=1e-6)
 
 
 def test_an_embedded_number_moves_one_bin_at_a_time() -> None:
@@ -105,11 +116,11 @@ def test_biases_and_embeddings_do_not_decay() -> None:
 
     names = {id(p): name for name, p in network.named_parameters()}
     assert {names[id(p)] for p in plain["params"]} == {
-        "category.table.weight",
-        "numeric.bias",
-        "layers.0.bias",
-        "layers.1.bias",
-        "deep.bias",
+        "members.0.category.table.weight",
+        "members.0.numeric.bias",
+        "members.0.layers.0.bias",
+        "members.0.layers.1.bias",
+        "members.0.deep.bias",
     }
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)

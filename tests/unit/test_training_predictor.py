@@ -130,7 +130,7 @@ def test_an_artifact_of_a_later_format_is_refused_by_number(copy: Path) -> None:
     description = json.loads((copy / "model.json").read_text()) | {"format": 99}
     (copy / "model.json").write_text(json.dumps(description))
 
-    with pytest.raises(ArtifactError, match="has format 99, this code reads 1"):
+    with pytest.raises(ArtifactError, match="has format 99, this code reads 2"):
         Predictor.load(copy)
 
 
