@@ -311,6 +311,8 @@ def parse_spec(raw: dict[str, Any], source: str = "spec") -> ModelSpec:
 
 def _explain(fault: Any, source: str) -> str:
     where = [str(part) for part in fault["loc"]]
+    if not where:  # a rule over several tables: the message names the keys
+        return f"{source}: {fault['msg']}"
     key = f"[{where[0]}]" + ("." + ".".join(where[1:]) if where[1:] else "")
     if fault["type"] == "extra_forbidden":
         table = ModelSpec.model_fields.get(where[0])

@@ -72,6 +72,7 @@ def a_spec(**train: Any) -> ModelSpec:
     """Small enough to train in a moment."""
     quick = {"epochs": 2, "batch_size": 128, "hidden": [16, 8], "ranks": 1, "seed": 7}
     data = {
+        "auxiliary_label": "minutes" if "auxiliary_thresholds" in train else None,
         "domain": "toys",
         "examples": "toys",
         "event_time": "t",

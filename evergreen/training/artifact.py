@@ -59,7 +59,7 @@ def write_artifact(folder: Path, files: Mapping[str, bytes]) -> Digest:
     if folder.exists():
         shutil.rmtree(folder)
     scratch.rename(folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
     return files_digest(files)
 
 
@@ -71,10 +71,11 @@ def write_durably(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make sure that names put into or taken out of a folder stay so."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

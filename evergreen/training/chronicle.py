@@ -11,10 +11,9 @@ from evergreen.errors import CheckpointError
 from evergreen.training import loop
 from evergreen.training.batches import BatchOrder
 from evergreen.training.checkpoint import Checkpoints
+from evergreen.training.dataset import Dataset, Part
 from evergreen.training.loop import TrainState
-from evergreen.training.model import Rows
 from evergreen.training.parallel import Place
-from evergreen.training.preprocessing import Preprocessing
 from evergreen.training.processes import tell
 
 _LINES = 20
@@ -28,7 +27,7 @@ class Chronicle:
         self,
         order: BatchOrder,
         checkpoints: Checkpoints,
-        validation: tuple[Rows, torch.Tensor],
+        validation: Part,
         place: Place,
         checkpoint_seconds: float,
     ) -> None:
@@ -48,12 +47,13 @@ class Chronicle:
         """A checkpoint that is not used."""
         self.say(f"refused: {error}")
 
-    def opening(self, fitted: Preprocessing, training_rows: int, validation_rows: int) -> None:
+    def opening(self, dataset: Dataset) -> None:
         """What is about to happen."""
+        fitted, rows = dataset.fitted, (len(dataset.training), len(dataset.validation))
         for name, reason in fitted.dropped.items():
             self.say(f"dropped feature {name!r}: {reason}")
         self.say(
-            f"training on {training_rows:,} rows, validating on {validation_rows:,}: {len(fitted.numerics)} numeric and "
+            f"training on {rows[0]:,} rows, validating on {rows[1]:,}: {len(fitted.numerics)} numeric and "
             f"{len(fitted.categoricals)} categorical inputs, {self._order.steps} steps, {self.place.ranks} ranks on "
             f"{self.place.device.type}"
         )
@@ -82,10 +82,10 @@ class Chronicle:
     def _close_epoch(self, state: TrainState) -> None:
         epoch = self._order.epoch(state.step - 1) + 1
         row = {"step": float(state.step), "epoch": float(epoch), "train_loss": state.epoch_loss / state.epoch_rows}
-        rows, targets = self._validation
-        if len(targets):
-            chances = loop.chances_of(state.network, rows)
-            row["validation_loss"] = float(torch.nn.functional.binary_cross_entropy(chances, targets[:, 0].double()))
+        if len(self._validation):
+            chances = loop.chances_of(state.network, self._validation.rows)
+            labels = self._validation.targets[:, 0].double()
+            row["validation_loss"] = float(torch.nn.functional.binary_cross_entropy(chances, labels))
         state.curve.append(row)
         state.epoch_loss, state.epoch_rows = 0.0, 0
         self.say(f"epoch {epoch} done: " + " ".join(f"{name} {row[name]:.4f}" for name in row if name.endswith("loss")))

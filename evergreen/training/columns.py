@@ -1,15 +1,17 @@
-"""A training set's rows → columnar memory: one array a column, no object a row.
+"""A training set's rows → typed columns: one array a column, no object a row.
 
-Reads the Parquet file of a `TrainingSet` once, checks what training relies on, and splits the rows by day: the
-holdout is left out, one day in twenty of the rest validates, the others train. Free of torch. Called by every
-rank.
+Reads the Parquet file of a `TrainingSet` through a memory map, checks what training relies on, and splits the rows by
+day: the holdout is left out, one day in twenty of the rest validates, the others train. A `Snapshot` gives one column
+at a time or all columns of a stretch of rows, so that memory does not follow the size of the file; `read_columns` gives
+everything at once. Free of torch. Called by `dataset.py`.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -20,6 +22,10 @@ from evergreen.types import TrainingSet
 VALIDATION_EVERY = 20
 """One day in so many draws the curve and does not train. Whole days, because the rows of one day are alike; spread over the
 window, because the latest days are what a model can least do without."""
+STRETCH_ROWS = 1 << 16
+"""Rows that are in memory at a time."""
+Rows = NDArray[np.bool_]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,14 @@ class Columns:
     labels: NDArray[np.float32]
     auxiliary: NDArray[np.float32] | None
     """The second label, NaN where it was not known; None where the training set has none."""
-    numerics: dict[str, NDArray[np.float32]]
+    numerics: Mapping[str, NDArray[np.float32]]
     """NaN where missing."""
-    categoricals: dict[str, Coded]
+    categoricals: Mapping[str, Coded]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: NDArray[np.bool_]) -> "Columns":
+    def __getitem__(self, rows: Rows) -> "Columns":
         return Columns(
             self.labels[rows],
             None if self.auxiliary is None else self.auxiliary[rows],
@@ -46,80 +52,139 @@ class Columns:
 
 
 def read_columns(training_set: TrainingSet) -> tuple[Columns, Columns]:
-    """The rows that train and those that validate; the holdout is never read into either.
+    """The rows that train and those that validate, all in memory; raises as `Snapshot` does."""
+    snapshot = Snapshot(training_set)
+    return snapshot.columns(snapshot.trains), snapshot.columns(snapshot.validates)
+
+
+class Snapshot:
+    """The file of a training set, checked; what is in the holdout never leaves it.
 
     Raises `DataError` when the file is not the one described, has no rows before the holdout, lacks a column, or its labels
     are not zeros and ones of both kinds.
     """
-    table = _read(training_set)
-    labels = _labels(table, training_set)
-    numerics, categoricals = {}, {}
-    for name, kind in training_set.features.items():
-        if kind == "numeric":
-            numerics[name] = _numeric(name, table[name])
-        else:
-            categoricals[name] = _coded(table[name])
-    auxiliary = _numeric("auxiliary", table["auxiliary"]) if "auxiliary" in table.column_names else None
-    rows = Columns(labels, auxiliary, numerics, categoricals)
-    validates = _days(table) % VALIDATION_EVERY == VALIDATION_EVERY // 2
-    training, validation = rows[~validates], rows[validates]
-    if training.labels.min() == training.labels.max():
-        raise DataError(
-            f"all {len(training):,} training rows of {training_set.model!r} before {training_set.holdout.start} have label "
-            f"{training.labels[0]:.0f}; a binary model needs both. Check the labels table or widen the training window."
+
+    trains: Rows
+    """(rows of the file,)"""
+    validates: Rows
+    """(rows of the file,)"""
+
+    def __init__(self, training_set: TrainingSet) -> None:
+        self._set = training_set
+        self._file = pq.ParquetFile(training_set.uri, memory_map=True)
+        self._check_file()
+        self._numerics = [name for name, kind in training_set.features.items() if kind == "numeric"]
+        self._categoricals = [name for name, kind in training_set.features.items() if kind != "numeric"]
+        self._labels = [name for name in ("label", "auxiliary") if name in self._file.schema_arrow.names]
+        asked = _microseconds(self._read("event_timestamp"))
+        before = asked < round(training_set.holdout.start.timestamp() * 1e6)
+        if not before.any():
+            raise DataError(
+                f"training set of {training_set.model!r} has no rows before its holdout {training_set.holdout}: all "
+                f"{training_set.rows:,} are in it. Ask for a later moment, or lower [train].holdout_days in the model's file."
+            )
+        days = asked // 86_400_000_000
+        validates = (days - days.min()) % VALIDATION_EVERY == VALIDATION_EVERY // 2
+        self.trains, self.validates = before & ~validates, before & validates
+        self._check_labels(_numeric("label", self._read("label")), before)
+
+    def columns(self, rows: Rows) -> Columns:
+        """Some rows of the file, all in memory."""
+        return self._columns(self._file.read(columns=self._needed))[rows]
+
+    def numerics(self, rows: Rows) -> Mapping[str, NDArray[np.float32]]:
+        """Each numeric of some rows of the file, read when it is asked for and not kept."""
+        return _OnDemand(self._numerics, lambda name: _numeric(name, self._read(name))[rows])
+
+    def categoricals(self, rows: Rows) -> Mapping[str, Coded]:
+        """Each categorical of some rows of the file, read when it is asked for and not kept."""
+        return _OnDemand(self._categoricals, lambda name: _coded(self._read(name))[rows])
+
+    def stretches(self) -> Iterator[tuple[Columns, Columns]]:
+        """The rows that train and those that validate, a stretch of the file at a time."""
+        start = 0
+        for batch in self._file.iter_batches(STRETCH_ROWS, columns=self._needed):
+            columns = self._columns(batch)
+            part = slice(start, start + len(columns))
+            yield columns[self.trains[part]], columns[self.validates[part]]
+            start = part.stop
+
+    @property
+    def _needed(self) -> list[str]:
+        return [*self._labels, *self._set.features]
+
+    def _columns(self, rows: pa.Table | pa.RecordBatch) -> Columns:
+        return Columns(
+            labels=_numeric("label", rows["label"]),
+            auxiliary=_numeric("auxiliary", rows["auxiliary"]) if "auxiliary" in self._labels else None,
+            numerics={name: _numeric(name, rows[name]) for name in self._numerics},
+            categoricals={name: _coded(rows[name]) for name in self._categoricals},
         )
-    return training, validation
+
+    def _read(self, name: str) -> pa.ChunkedArray:
+        return self._file.read(columns=[name])[name]
+
+    def _check_file(self) -> None:
+        found = self._file.metadata.num_rows
+        if found != self._set.rows:
+            raise DataError(
+                f"{self._set.uri} has {found:,} rows, its description says {self._set.rows:,}: "
+                "it is not the snapshot it is taken for. Build the training set again."
+            )
+        known = self._file.schema_arrow.names
+        absent = [name for name in ("event_timestamp", "label", *self._set.features) if name not in known]
+        if absent:
+            raise DataError(f"training set {self._set.uri} lacks columns {absent}; it has {known}. Build it again.")
+
+    def _check_labels(self, labels: NDArray[np.float32], before: Rows) -> None:
+        wrong = before & ~np.isin(labels, (0.0, 1.0))
+        if wrong.any():
+            raise DataError(
+                f"{int(wrong.sum()):,} of {int(before.sum()):,} labels of {self._set.model!r} are not 0 or 1 (the first is "
+                f"{labels[wrong][0]}); a binary model needs zeros and ones. Check [data].label in the model's file."
+            )
+        learnt = labels[self.trains]
+        if not len(learnt) or learnt.min() == learnt.max():
+            raise DataError(
+                f"all {len(learnt):,} training rows of {self._set.model!r} before {self._set.holdout.start} have label "
+                f"{'none' if not len(learnt) else f'{learnt[0]:.0f}'}; a binary model needs both. Check the labels table or "
+                "widen the training window."
+            )
 
 
-def _read(training_set: TrainingSet) -> pa.Table:
-    file = pq.ParquetFile(training_set.uri)
-    if file.metadata.num_rows != training_set.rows:
-        raise DataError(
-            f"{training_set.uri} has {file.metadata.num_rows:,} rows, its description says {training_set.rows:,}: "
-            "it is not the snapshot it is taken for. Build the training set again."
-        )
-    known = file.schema_arrow.names
-    needed = ["event_timestamp", "label", *training_set.features]
-    absent = [name for name in needed if name not in known]
-    if absent:
-        raise DataError(f"training set {training_set.uri} lacks columns {absent}; it has {known}. Build it again.")
-    table = file.read(columns=needed + [name for name in ("auxiliary",) if name in known])
-    table = table.filter(pc.less(table["event_timestamp"], pa.scalar(training_set.holdout.start)))
-    if table.num_rows == 0:
-        raise DataError(
-            f"training set of {training_set.model!r} has no rows before its holdout {training_set.holdout}: all "
-            f"{training_set.rows:,} are in it. Ask for a later moment, or lower [train].holdout_days in the model's file."
-        )
-    return table
+class _OnDemand(Mapping[str, Value]):
+    def __init__(self, names: list[str], read: Callable[[str], Value]) -> None:
+        self._names, self._read = names, read
+
+    def __getitem__(self, name: str) -> Value:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
-def _days(table: pa.Table) -> NDArray[np.int64]:
-    """Days in UTC since that of the oldest row."""
-    days = table["event_timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy() // 86_400_000_000
-    return days - days.min()  # type: ignore[no-any-return]
+def _microseconds(moments: pa.ChunkedArray) -> NDArray[np.int64]:
+    """(rows,) since 1970 in UTC."""
+    return moments.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
 
 
-def _labels(table: pa.Table, training_set: TrainingSet) -> NDArray[np.float32]:
-    labels = _numeric("label", table["label"])
-    wrong = ~np.isin(labels, (0.0, 1.0))
-    if wrong.any():
-        raise DataError(
-            f"{int(wrong.sum()):,} of {len(labels):,} labels of {training_set.model!r} are not 0 or 1 "
-            f"(the first is {labels[wrong][0]}); a binary model needs zeros and ones. Check [data].label in the model's file."
-        )
-    return labels
-
-
-def _numeric(name: str, column: pa.ChunkedArray) -> NDArray[np.float32]:
+def _numeric(name: str, column: pa.ChunkedArray | pa.Array) -> NDArray[np.float32]:
     try:
-        values = column.cast(pa.float32(), safe=False).to_numpy()
+        values = column.cast(pa.float32(), safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"feature {name!r} is numeric, but its column is {column.type}: {error}") from error
-    return np.where(np.isfinite(values), values, np.float32(np.nan))
+    numbers = values.to_numpy() if isinstance(values, pa.ChunkedArray) else values.to_numpy(zero_copy_only=False)
+    return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 
 
-def _coded(column: pa.ChunkedArray) -> Coded:
+def _coded(column: pa.ChunkedArray | pa.Array) -> Coded:
     coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    merged = coded.unify_dictionaries().combine_chunks()
-    codes = merged.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-    return Coded(codes, tuple(category_key(value) for value in merged.dictionary.to_pylist()))
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.unify_dictionaries().combine_chunks()
+    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return Coded(codes, tuple(category_key(value) for value in coded.dictionary.to_pylist()))

@@ -45,6 +45,11 @@ class TrainingJob(Fact):
         return self.path / "checkpoints"
 
     @property
+    def rows_path(self) -> Path:
+        """Where its encoded rows lie while it trains."""
+        return self.path / "rows"
+
+    @property
     def result_path(self) -> Path:
         """The `TrainedModel` as JSON; there once the job is finished."""
         return self.path / "result.json"

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from evergreen.errors import TrainingFailed
 from evergreen.spec import TrainConfig
 from evergreen.training.batches import BatchOrder, noise_for, share_of
+from evergreen.training.dataset import Part
 from evergreen.training.model import Disturbance, Network, NetworkShape, Rows, parameter_groups
 from evergreen.training.parallel import Place, distribute, total
 
@@ -97,9 +98,9 @@ class Batch:
 
 
 def make_batch(
-    step: int, rows: Rows, targets: Tensor, order: BatchOrder, network: Network, config: TrainConfig, place: Place
+    step: int, training: Part, order: BatchOrder, network: Network, config: TrainConfig, place: Place
 ) -> Batch:
-    """Gather this rank's rows of a step; on a GPU the copies are pinned and do not block."""
+    """Gather this rank's rows of a step, where they are held; to a GPU the copies are pinned and do not block."""
     chosen = order.global_batch(step)
     mine = share_of(place.rank, place.ranks, len(chosen))
     shape = network.shape
@@ -112,12 +113,12 @@ def make_batch(
         hidden=shape.hidden,
         dropout=shape.dropout,
     )
-    index = torch.from_numpy(chosen[mine])
+    rows, index = training.rows, torch.from_numpy(chosen[mine]).to(training.targets.device)
     disturbance = Disturbance.of(noise[mine])
     send = place.send
     return Batch(
         Rows(send(rows.numeric[index]), send(rows.missing[index]), send(rows.categories[index])),
-        send(targets[index]),
+        send(training.targets[index]),
         Disturbance(send(disturbance.numeric), send(disturbance.hide), tuple(map(send, disturbance.keep))),
         len(chosen),
     )

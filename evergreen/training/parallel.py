@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from evergreen.training.dataset import Part
+
 
 @dataclass(frozen=True)
 class Place:
@@ -31,9 +33,15 @@ class Place:
 
     def send(self, part: Tensor) -> Tensor:
         """A tensor on this rank's device; to a GPU from pinned memory, without waiting for it."""
-        if self.device.type == "cpu":
+        if part.device == self.device:
             return part
         return part.pin_memory().to(self.device, non_blocking=True)
+
+    def hold(self, part: Part) -> Part:
+        """The rows on this rank's device where they take at most half of its free memory, else where they are."""
+        if self.device.type == "cpu" or part.size_bytes > torch.cuda.mem_get_info(self.device)[0] / 2:
+            return part
+        return part.to(self.device)
 
 
 def choose_device(local_rank: int, local_ranks: int) -> torch.device:

@@ -6,24 +6,22 @@ model. Called by `launch.py` through elastic launch; any other launcher that set
 """
 
 import json
+import shutil
 import sys
 import time
 import traceback
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from evergreen.errors import DataError, EvergreenError
-from evergreen.training import loop, preprocessing
+from evergreen.errors import EvergreenError
+from evergreen.training import loop
 from evergreen.training.artifact import write_artifact, write_durably
 from evergreen.training.batches import BatchOrder
 from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.chronicle import Chronicle
-from evergreen.training.columns import Columns, read_columns
+from evergreen.training.dataset import open_dataset
 from evergreen.training.job import TrainingJob
 from evergreen.training.loop import TrainState
-from evergreen.training.model import NetworkShape, Rows, build_network
+from evergreen.training.model import NetworkShape, build_network
 from evergreen.training.parallel import Place, process_group
 from evergreen.training.predictor import ModelDescription, pack
 from evergreen.training.preprocessing import Encoder, Preprocessing
@@ -52,15 +50,13 @@ def run_rank(job_file: str, started: float, launcher: int) -> None:
 def train_rank(job: TrainingJob, place: Place, started: float) -> None:
     """The job as one rank sees it; when rank 0 returns, the artifact and the result are in the job's folder."""
     config = job.spec.train
-    training, validation = read_columns(job.training_set)
-    fitted = preprocessing.fit(training.numerics, training.categoricals, job.training_set.features)
-    encoder = Encoder(fitted)
-    network = build_network(shape_of(encoder, job), config.seed)
-    order = BatchOrder(len(training), config.batch_size, config.epochs, config.seed)
+    dataset = open_dataset(job, job.rows_path)
+    network = build_network(shape_of(Encoder(dataset.fitted), job), config.seed)
+    order = BatchOrder(len(dataset.training), config.batch_size, config.epochs, config.seed)
     state = loop.start(network, config, order, place)
     checkpoints = Checkpoints(job.checkpoints_path, job.digest, config.keep_checkpoints)
-    chronicle = Chronicle(order, checkpoints, _tensors(encoder, validation, ()), place, config.checkpoint_seconds)
-    chronicle.opening(fitted, len(training), len(validation))
+    chronicle = Chronicle(order, checkpoints, dataset.validation, place, config.checkpoint_seconds)
+    chronicle.opening(dataset)
 
     saved = checkpoints.load_newest(on_refused=chronicle.refused)
     if saved is not None:
@@ -68,17 +64,17 @@ def train_rank(job: TrainingJob, place: Place, started: float) -> None:
         chronicle.say(f"resumed at step {state.step}/{order.steps}")
     resumed_from = state.step
 
-    rows, targets = _tensors(encoder, training, config.auxiliary_thresholds)
+    training = place.hold(dataset.training)
     loop.fit(
         state,
-        lambda step: loop.make_batch(step, rows, targets, order, network, config, place),
+        lambda step: loop.make_batch(step, training, order, network, config, place),
         order,
         config,
         place,
         chronicle.after_step,
     )
     if place.leads:
-        _finish(job, state, fitted, chronicle, resumed_from, started)
+        _finish(job, state, dataset.fitted, chronicle, resumed_from, started)
 
 
 def shape_of(encoder: Encoder, job: TrainingJob) -> NetworkShape:
@@ -96,21 +92,6 @@ def shape_of(encoder: Encoder, job: TrainingJob) -> NetworkShape:
         outputs=1 + len(config.auxiliary_thresholds),
         members=config.members,
     )
-
-
-def _tensors(encoder: Encoder, columns: Columns, thresholds: tuple[float, ...]) -> tuple[Rows, torch.Tensor]:
-    """Rows as the network takes them, and (rows, outputs) targets; see `loop.Batch`."""
-    encoded = encoder.encode_columns(columns.numerics, columns.categoricals)
-    targets = [columns.labels]
-    if thresholds:
-        if columns.auxiliary is None:
-            raise DataError(
-                "[train].auxiliary_thresholds are set, but the training set has no column `auxiliary`. Build it again: "
-                "it was made before [data].auxiliary_label was."
-            )
-        unknown = np.isnan(columns.auxiliary)
-        targets += [np.where(unknown, np.nan, columns.auxiliary >= limit).astype(np.float32) for limit in thresholds]
-    return Rows.of(encoded), torch.from_numpy(np.stack(targets, axis=1))
 
 
 def _finish(
@@ -137,3 +118,4 @@ def _finish(
         curve=tuple(state.curve),
     )
     write_durably(job.result_path, result.model_dump_json().encode())
+    shutil.rmtree(job.rows_path)

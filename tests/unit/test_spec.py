@@ -116,3 +116,8 @@ def test_every_key_is_documented() -> None:
     obvious = {"[train].epochs", "[train].learning_rate", "[train].weight_decay", "[train].hidden", "[train].dropout"}
     obvious |= {"[train].seed", "[train].keep_checkpoints", "[monitor].window_days"}
     assert set(undocumented) <= obvious
+
+
+def test_a_rule_over_two_tables_is_told_by_the_names_of_both_keys() -> None:
+    with pytest.raises(SpecError, match=r"^spec: .*\[train\]\.auxiliary_thresholds needs \[data\]\.auxiliary_label"):
+        parse_spec(a_raw_spec() | {"train": {"auxiliary_thresholds": [10.0]}})
