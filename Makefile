@@ -39,6 +39,8 @@ check: $(READY)  ## lint and types
 bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.features
 	$(BIN)/python -m bench.gate
+	$(BIN)/python -m bench.training
+	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.demo
 
 clean:           ## the environment and all embedded state
