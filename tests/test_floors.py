@@ -25,7 +25,7 @@ VENDORS = {
     "prometheus_client": ("serving", "evergreen.adapters"),
     "torch": ("evergreen.training",),
     "feast": ("evergreen.adapters.feast", "evergreen.adapters.asof_store", "feature_repo"),
-    "mlflow": ("evergreen.adapters.mlflow",),
+    "mlflow": ("evergreen.adapters.mlflow", "evergreen.adapters.training_runs"),
     "evidently": ("evergreen.adapters.evidently",),
 }
 """Who alone may import whom."""
