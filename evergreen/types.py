@@ -211,6 +211,15 @@ class Scores(Fact):
         return self.figures[name]
 
 
+class ReliabilityBin(Fact):
+    """Rows that were given much the same probability."""
+
+    rows: PositiveInt
+    mean_score: Share
+    share: Share
+    """Of the rows whose label is 1."""
+
+
 class Evaluation(Fact):
     """One model's figures on one holdout, whole and by slice."""
 
@@ -222,6 +231,8 @@ class Evaluation(Fact):
     overall: Scores
     slices: dict[str, Scores] = {}
     """Keyed `column=value`."""
+    reliability: tuple[ReliabilityBin, ...] = ()
+    """Of a binary model, over the whole holdout, from low scores to high ones."""
 
 
 class Check(Fact):
