@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from evergreen.types import Utc
+from evergreen.types import Rates, Utc
 
 ROOT = Path(__file__).resolve().parent.parent
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -90,6 +90,11 @@ class Settings(BaseSettings):
     def feast_registry(self) -> str:
         """`registry_url` or its embedded default."""
         return self.registry_url or f"sqlite:///{self.home / 'feast_registry.db'}"
+
+    @property
+    def rates(self) -> Rates:
+        """What a run's cost is priced by."""
+        return Rates(cpu_hour=self.cpu_hour_price, gpu_hour=self.gpu_hour_price, currency=self.currency)
 
     def clock(self) -> datetime:
         """The logical now."""

@@ -120,6 +120,22 @@ class Progress(Fact):
     gpu_use: Share | None = None
     """Of the last sample, where the device tells."""
 
+    def __str__(self) -> str:
+        losses = {"loss": self.loss, "validation loss": self.validation_loss}
+        told = "".join(f", {name} {value:.4f}" for name, value in losses.items() if value is not None)
+        return (
+            f"epoch {self.epoch}/{self.epochs}, step {self.step}/{self.steps}{told}, {self.rows_per_second:,.0f} rows/s"
+        )
+
+
+class Rates(Fact):
+    """Prices; None where nobody said one."""
+
+    cpu_hour: NonNegativeFloat | None = None
+    """Of one core."""
+    gpu_hour: NonNegativeFloat | None = None
+    currency: str = "USD"
+
 
 class Cost(Fact):
     """What a run used."""
@@ -137,6 +153,14 @@ class Cost(Fact):
     """By the rates in the settings; None where there is none."""
     currency: str = "USD"
 
+    def __str__(self) -> str:
+        energy = "" if self.energy_joules is None else f", {self.energy_joules / 3600:.2f} Wh"
+        price = "" if self.price is None else f", {self.price:.4f} {self.currency}"
+        kind = "CPU seconds" if self.device == "cpu" else f"seconds of {self.device}"
+        return (
+            f"{self.seconds:.1f} s on {self.devices} x {self.device}, {self.device_seconds:.1f} {kind}{energy}{price}"
+        )
+
 
 class TrainedModel(Fact):
     """A model artifact in a directory: weights, preprocessing and what is known of how it was made."""
@@ -153,7 +177,11 @@ class TrainedModel(Fact):
     seconds: NonNegativeFloat
     ranks: int = 1
     curve: tuple[dict[str, float], ...] = ()
-    """A row an evaluation: step, epoch, train_loss, validation_loss."""
+    """A row an epoch: step, epoch, train_loss, validation_loss, learning_rate."""
+    job: Digest | None = None
+    """Of the job that made it: by it the run of its training is found."""
+    cost: Cost | None = None
+    """Of all parts of that job."""
 
 
 class DayLoss(Fact):
@@ -183,6 +211,15 @@ class Scores(Fact):
         return self.figures[name]
 
 
+class ReliabilityBin(Fact):
+    """Rows that were given much the same probability."""
+
+    rows: PositiveInt
+    mean_score: Share
+    share: Share
+    """Of the rows whose label is 1."""
+
+
 class Evaluation(Fact):
     """One model's figures on one holdout, whole and by slice."""
 
@@ -194,6 +231,8 @@ class Evaluation(Fact):
     overall: Scores
     slices: dict[str, Scores] = {}
     """Keyed `column=value`."""
+    reliability: tuple[ReliabilityBin, ...] = ()
+    """Of a binary model, over the whole holdout, from low scores to high ones."""
 
 
 class Check(Fact):

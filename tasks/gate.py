@@ -54,13 +54,14 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
     """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed."""
     from evergreen.adapters.feature_tables import load_training_set
     from evergreen.evaluation import evaluate
+    from evergreen.reliability import reliability
     from evergreen.training.predictor import Predictor
 
     rows = load_training_set(training_set)
     rows = rows[rows["event_timestamp"] >= training_set.holdout.start]
     predictor = Predictor.load(uri, digest)
     scores = predictor.score({name: rows[name].to_numpy() for name in predictor.inputs})
-    return evaluate(
+    found = evaluate(
         model=spec.name,
         artifact=digest,
         holdout=training_set.holdout,
@@ -70,3 +71,6 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
         days=rows["event_timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(),
         slices={name: rows[name].astype(str).to_numpy() for name in spec.data.slices},
     )
+    if spec.model.task != "binary":
+        return found
+    return found.model_copy(update={"reliability": reliability(rows["label"], scores)})

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 import mlflow.artifacts
 import mlflow.pyfunc
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
@@ -69,13 +69,17 @@ class ModelRegistry:
         Raises `ArtifactError` when the candidate's files are not those that were judged.
         """
         _require_digest(Path(candidate.uri), candidate.digest)
-        experiment = self._experiment(spec.name)
+        experiment = self.experiment(spec.name)
         verdict = lineage.verdict(decision)
         known = self._find_version(spec.name, candidate.digest, verdict)
         if known is not None:
             return known
         run_tags = lineage.run_tags(candidate, decision, cause, spec, tags)
-        run_id = self._find_run(experiment, candidate.digest, verdict) or self._start_run(experiment, run_tags)
+        run_id = (
+            self._find_run(experiment, candidate.digest, verdict)
+            or self._claim_run(experiment, candidate, run_tags)
+            or self.start_run(experiment, run_tags)
+        )
         self._log_figures(run_id, candidate, evaluation, champion, spec)
         self._log_records(
             run_id,
@@ -169,7 +173,28 @@ class ModelRegistry:
         experiment = self._client.get_run(run_id).info.experiment_id
         return f"{self._settings.mlflow_ui_url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
-    def _experiment(self, model: str) -> str:
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own, for `training_runs.py`."""
+        return self._client
+
+    def unjudged_run(self, experiment: str, job: Digest) -> str | None:
+        """The run in which a job trains or has trained, while no verdict is about it."""
+        mine = f"tags.`evergreen.job` = '{job}'"
+        found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"])
+        return next((str(run.info.run_id) for run in found if "evergreen.gate" not in run.data.tags), None)
+
+    def start_run(self, experiment: str, tags: Mapping[str, str]) -> str:
+        """Make a run that bears these tags from its first moment."""
+        name = f"{tags['evergreen.model']} as of {tags['evergreen.as_of'][:10]}"
+        return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
+
+    def log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        """Log any number of points."""
+        for start in range(0, len(metrics), METRICS_A_CALL):
+            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])
+
+    def experiment(self, model: str) -> str:
         """The experiment and the registered model of that name, made where missing."""
         _ignore_existing(lambda: self._client.create_registered_model(model))
         found = self._client.get_experiment_by_name(model)
@@ -192,9 +217,12 @@ class ModelRegistry:
         found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"], max_results=1)
         return str(found[0].info.run_id) if found else None
 
-    def _start_run(self, experiment: str, tags: Mapping[str, str]) -> str:
-        name = f"{tags['evergreen.model']} as of {tags['evergreen.as_of'][:10]}"
-        return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
+    def _claim_run(self, experiment: str, candidate: TrainedModel, tags: Mapping[str, str]) -> str | None:
+        """The run the candidate was trained in, now with its verdict: all tags in one write, so that it has both or none."""
+        run_id = None if candidate.job is None else self.unjudged_run(experiment, candidate.job)
+        if run_id is not None:
+            self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        return run_id
 
     def _log_figures(
         self, run_id: str, candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None, spec: ModelSpec
@@ -204,8 +232,7 @@ class ModelRegistry:
         metrics = [Metric(name, value, started, step) for name, step, value in points + lineage.curve(candidate)]
         params = [Param(name, value) for name, value in lineage.params(candidate, spec).items()]
         self._client.log_batch(run_id, params=params)
-        for start in range(0, len(metrics), METRICS_A_CALL):
-            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])
+        self.log_metrics(run_id, metrics)
 
     def _log_records(self, run_id: str, records: Mapping[str, BaseModel | None]) -> None:
         with tempfile.TemporaryDirectory() as scratch:
