@@ -25,8 +25,9 @@ VENDORS = {
     "prometheus_client": ("serving", "evergreen.adapters"),
     "torch": ("evergreen.training",),
     "feast": ("evergreen.adapters.feast", "evergreen.adapters.asof_store", "feature_repo"),
-    "mlflow": ("evergreen.adapters.mlflow",),
+    "mlflow": ("evergreen.adapters.mlflow", "evergreen.adapters.mlflow_aliases"),
     "evidently": ("evergreen.adapters.evidently",),
+    "cryptography": ("evergreen.adapters.signatures",),
 }
 """Who alone may import whom."""
 
