@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all test-slow check bench clean
+.PHONY: help demo up rollback test test-all test-slow check bench clean
 
 help:            ## what there is
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/' | sed 's/^/make /'
@@ -22,6 +22,9 @@ demo: $(READY)   ## watch a model rot and be replaced: months of real flights in
 
 up: $(READY)     ## Prefect, MLflow and the serving API on this machine; Ctrl-C takes them down
 	@exec $(BIN)/python -m stack
+
+rollback: $(READY) ## take a release back at once: make rollback MODEL=flight_delay
+	@$(BIN)/python -m stack.rollback $(MODEL)
 
 test: $(READY)   ## the test suite
 	$(BIN)/python -m pytest -m "not slow"

@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     """Feast's Redis connection string, when `online_store` is redis."""
     now: Utc | None = None
     """Pins the logical clock: flows without `as_of` and requests without one are asked at this moment. For replays."""
+    signing_key: Path | None = None
+    """Private key (Ed25519, PEM) that seals judged versions; default under `home`, made on first use. Serving needs none."""
+    trusted_keys: Path | None = None
+    """Folder of the public keys (`*.pem`) whose seals are believed; default under `home`."""
+    admin_key_sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    """SHA-256, in hexadecimal, of the key that may roll back over HTTP; without one nobody may."""
     trainer: Literal["local", "ray"] = "local"
     """Where ranks run: processes of this machine, or actors of a Ray cluster."""
     ray_address: str = "auto"
@@ -95,6 +101,16 @@ class Settings(BaseSettings):
     def rates(self) -> Rates:
         """What a run's cost is priced by."""
         return Rates(cpu_hour=self.cpu_hour_price, gpu_hour=self.gpu_hour_price, currency=self.currency)
+
+    @property
+    def private_key(self) -> Path:
+        """`signing_key` or its embedded default."""
+        return self.signing_key or self.home / "keys" / "signing.pem"
+
+    @property
+    def public_keys(self) -> Path:
+        """`trusted_keys` or its embedded default."""
+        return self.trusted_keys or self.home / "keys" / "trusted"
 
     def clock(self) -> datetime:
         """The logical now."""

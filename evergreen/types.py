@@ -272,6 +272,8 @@ class ModelVersion(Fact):
     artifact: Digest
     passed: bool
     reasons: tuple[str, ...] = ()
+    seal: str | None = None
+    """Signed envelope over `artifact` and the verdict; None where nobody vouches for it."""
 
 
 class Prediction(Fact):
@@ -442,6 +444,17 @@ class JournalEntry(Fact):
     at: Utc
     before: Release | None
     after: Release
+    request: str | None = None
+    """Who asks again under this name is told what came of it and changes nothing."""
+
+
+class Finding(Fact):
+    """Something the reconciler found to differ from what the journal says."""
+
+    model: str
+    kind: Literal["release_row", "half_done", "moved_by_hand", "not_servable"]
+    repaired: bool
+    reason: str
 
 
 class Outcome(Fact):

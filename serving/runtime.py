@@ -113,15 +113,10 @@ class Runtime:
         return LoadedModel(spec, release, versions, needs(self._wiring.features, spec.data.feature_service))
 
     def _fetch(self, model: str, number: int) -> Scoring:
-        """Load one gated version, its bytes those that were registered, and score with it once."""
+        """Load one version that passed its gate and is sealed, its bytes those that were judged, and score with it once."""
         from evergreen.training.predictor import Predictor  # imports torch: two seconds, paid when there is a version
 
-        version = self._wiring.registry.version(model, number)
-        if not version.passed:
-            raise ArtifactError(
-                f"{model} version {number} did not pass its gate ({'; '.join(version.reasons)}) and is never served. "
-                "Roll back to a version that did."
-            )
+        version = self._wiring.registry.servable(model, number)
         # The files are only needed until the weights are in memory, and replicas must not share a folder.
         with tempfile.TemporaryDirectory(prefix="evergreen-serving-") as folder:
             predictor = Predictor.load(self._wiring.registry.fetch(version, Path(folder)), version.artifact)

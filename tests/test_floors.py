@@ -25,10 +25,11 @@ VENDORS = {
     "prometheus_client": ("serving", "evergreen.adapters"),
     "torch": ("evergreen.training",),
     "feast": ("evergreen.adapters.feast", "evergreen.adapters.asof_store", "feature_repo"),
-    "mlflow": ("evergreen.adapters.mlflow", "evergreen.adapters.training_runs"),
+    "mlflow": ("evergreen.adapters.mlflow", "evergreen.adapters.mlflow_aliases", "evergreen.adapters.training_runs"),
     "matplotlib": ("evergreen.adapters.plots",),
     "optuna": ("evergreen.adapters.studies",),
     "evidently": ("evergreen.adapters.evidently",),
+    "cryptography": ("evergreen.adapters.signatures",),
 }
 """Who alone may import whom."""
 

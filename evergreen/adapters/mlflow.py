@@ -7,6 +7,7 @@ Called by tasks and by serving. What a run records is said in `lineage.py`.
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -33,7 +34,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
-from evergreen.adapters import lineage
+from evergreen.adapters import lineage, mlflow_aliases
+from evergreen.adapters.signatures import Signatures
 from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
@@ -53,6 +55,7 @@ class ModelRegistry:
         self._settings = settings
         self._uri = settings.tracking_uri
         self._client = _open(self._uri)
+        self._signatures = Signatures(settings.private_key, settings.public_keys)
 
     def register(
         self,
@@ -73,7 +76,7 @@ class ModelRegistry:
         verdict = lineage.verdict(decision)
         known = self._find_version(spec.name, candidate.digest, verdict)
         if known is not None:
-            return known
+            return self._sealed(known)
         run_tags = lineage.run_tags(candidate, decision, cause, spec, tags)
         run_id = (
             self._find_run(experiment, candidate.digest, verdict)
@@ -93,13 +96,16 @@ class ModelRegistry:
             },
         )
         model = self._log_model(experiment, run_id, candidate, spec)
+        seal = self._signatures.seal(
+            spec.name, candidate.digest, _digest_of(_document(decision)), passed=decision.passed
+        )
         self._client.set_terminated(run_id)  # before the version: once that exists, nothing is left to do
         version = self._client.create_model_version(
             spec.name,
             source=model.artifact_location,  # models:/ID would be looked up where MLflow's global URI points
             run_id=run_id,
             model_id=model.model_id,
-            tags=lineage.version_tags(candidate, decision) | {"evergreen.cause": cause.value},
+            tags=lineage.version_tags(candidate, decision) | {"evergreen.cause": cause.value, "evergreen.seal": seal},
             description="passed the gate" if decision.passed else "refused: " + "; ".join(decision.reasons),
         )
         return _version(version)
@@ -114,6 +120,28 @@ class ModelRegistry:
             raise UnknownModel(
                 f"the registry holds no version {number} of {model!r}. Run `retrain`, or name a version it holds."
             ) from error
+
+    def servable(self, model: str, number: int) -> ModelVersion:
+        """A version that passed its gate and whose seal says so: what `fetch` then brings may serve.
+
+        Raises `UnknownModel` when there is none, `ArtifactError` when it was refused, or is unsealed or altered.
+        """
+        version = self.version(model, number)
+        try:
+            if version.seal is None:
+                raise ArtifactError(
+                    "nobody sealed it. Register it again through the gate: `retrain` with the same as_of."
+                )
+            self._signatures.require(
+                version.seal, model, version.artifact, self._verdict_digest(version), passed=version.passed
+            )
+            if not version.passed:
+                raise ArtifactError(
+                    f"it did not pass its gate ({'; '.join(version.reasons)}). Roll back to a version that did."
+                )
+        except ArtifactError as error:
+            raise ArtifactError(f"{model} version {number} is never served: {error}") from error
+        return version
 
     def fetch(self, version: ModelVersion, into: Path) -> Path:
         """The version's artifact as a local folder under `into`, whole and verified; fetched once, then found there.
@@ -154,14 +182,12 @@ class ModelRegistry:
         return self.evaluation(version), champion, self._read(version.run_id, "gate", GateDecision)
 
     def mirror(self, release: Release) -> None:
-        """Make the aliases champion, challenger and previous say what the release says."""
-        model = self._client.get_registered_model(release.model)
-        for alias in ("champion", "challenger", "previous"):
-            number, shown = getattr(release, alias), model.aliases.get(alias)
-            if number is None and shown is not None:
-                self._client.delete_registered_model_alias(release.model, alias)
-            elif number is not None and str(shown) != str(number):
-                self._client.set_registered_model_alias(release.model, alias, str(number))
+        """Make MLflow's aliases and the tag `evergreen.release` say what the release says."""
+        mlflow_aliases.mirror(self._client, release)
+
+    def mirrored(self, model: str) -> tuple[dict[str, int], Release | None]:
+        """What MLflow shows: version by alias, and the release that was mirrored last. Raises `UnknownModel`."""
+        return mlflow_aliases.mirrored(self._client, model)
 
     def log_file(self, run_id: str, path: Path | str, folder: str) -> str:
         """Keep a file with a run; returns the address of its page. The same name again replaces it."""
@@ -238,8 +264,7 @@ class ModelRegistry:
         with tempfile.TemporaryDirectory() as scratch:
             for name, record in records.items():
                 if record is not None:
-                    content = orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
-                    (Path(scratch) / f"{name}.json").write_bytes(content)
+                    (Path(scratch) / f"{name}.json").write_bytes(_document(record))
             self._client.log_artifacts(run_id, scratch)
 
     def _log_model(self, experiment: str, run_id: str, candidate: TrainedModel, spec: ModelSpec) -> LoggedModel:
@@ -267,6 +292,25 @@ class ModelRegistry:
         if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
             self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=candidate.steps)])
         return model
+
+    def _sealed(self, version: ModelVersion) -> ModelVersion:
+        """A known version again; one from before versions were sealed is sealed now, since its gate has just said the same."""
+        if version.seal is None:
+            verdict = self._verdict_digest(version)
+            seal = self._signatures.seal(version.model, version.artifact, verdict, passed=version.passed)
+            self._client.set_model_version_tag(version.model, str(version.version), "evergreen.seal", seal)
+            return version.model_copy(update={"seal": seal})
+        return version
+
+    def _verdict_digest(self, version: ModelVersion) -> Digest:
+        """Of the bytes of its gate's record as they are now."""
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                return _digest_of(
+                    Path(self._client.download_artifacts(version.run_id, "gate.json", scratch)).read_bytes()
+                )
+            except (MlflowException, OSError) as error:
+                raise ArtifactError(f"its verdict cannot be read: {error}") from error
 
     def _download_model(self, version: ModelVersion, scratch: str) -> Path:
         try:
@@ -344,7 +388,16 @@ def _version(found: Any) -> ModelVersion:
         artifact=tags["evergreen.artifact"],
         passed=tags["evergreen.gate"] == "passed",
         reasons=tuple(orjson.loads(tags["evergreen.reasons"])),
+        seal=tags.get("evergreen.seal"),
     )
+
+
+def _document(record: BaseModel) -> bytes:
+    return orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+
+
+def _digest_of(content: bytes) -> Digest:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def _require_digest(folder: Path, expected: Digest) -> Path:
