@@ -67,6 +67,14 @@ class Settings(BaseSettings):
     serving_poll_seconds: float = Field(default=1.0, gt=0)
     """How often serving looks for a changed release."""
 
+    spool_bytes: int = Field(default=512 << 20, ge=1 << 20)
+    """What serving may keep on disk for the prediction log while the database is away; then the oldest are lost, counted."""
+
+    @property
+    def spool(self) -> Path:
+        """Answers on their way to the prediction log; on a disk that outlives the process."""
+        return self.home / "spool"
+
     @property
     def data(self) -> Path:
         """Raw tables, feature tables and training sets."""

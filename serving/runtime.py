@@ -29,6 +29,7 @@ from serving.loaded import LoadedModel, LoadedModels, Scoring
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
 from serving.scoring import Scorer
+from serving.spool import Spool
 
 DRAIN_SECONDS = 10.0
 """How long a closing process goes on writing predictions."""
@@ -45,7 +46,8 @@ class Runtime:
         self.models = LoadedModels(
             self.releases, self._load, self.metrics, poll_seconds=wiring.settings.serving_poll_seconds
         )
-        self.log = LogWriter(self._record, self.metrics)
+        spool = Spool.claim(wiring.settings.spool, capacity_bytes=wiring.settings.spool_bytes)
+        self.log = LogWriter(self._record, spool, self.metrics)
         self.scorer = Scorer(FeatureLookup(wiring.features, self.metrics), self.log, self.metrics)
 
     @classmethod
@@ -62,7 +64,7 @@ class Runtime:
         return runtime
 
     def close(self) -> int:
-        """Stop looking for releases, drain the log for a bounded time, and return how many answers were lost."""
+        """Stop looking for releases, drain the log for a bounded time, and return how many answers stay in the spool."""
         self.models.close()
         return self.log.close(DRAIN_SECONDS)
 
