@@ -5,7 +5,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
 
 from evergreen.spec import ModelSpec
-from evergreen.types import Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
+from evergreen.types import Baselines, Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
 from evergreen.wiring import wiring
 
 
@@ -15,13 +15,14 @@ def register(
     candidate: TrainedModel,
     evaluation: Evaluation,
     champion: Evaluation | None,
+    baselines: Baselines,
     decision: GateDecision,
     cause: Cause,
 ) -> ModelVersion:
     """Register the version, refused ones too; the same candidate again is the same version."""
     registry = wiring().registry
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url)}
-    version = registry.register(candidate, evaluation, champion, decision, cause, spec, tags)
+    version = registry.register(candidate, evaluation, champion, decision, cause, spec, tags, baselines)
     create_link_artifact(
         key="mlflow-run",
         link=registry.run_url(version.run_id),

@@ -5,7 +5,7 @@ from datetime import datetime
 from prefect import get_run_logger, task
 
 from evergreen.spec import ModelSpec
-from evergreen.types import TrainedModel, TrainingSet
+from evergreen.types import Baselines, TrainedModel, TrainingSet
 from evergreen.wiring import code_revision, wiring
 
 
@@ -40,3 +40,19 @@ def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel:
         folder=str(wiring().settings.artifacts),
     )
     return train(job, on_line=logger.info)
+
+
+@task(retries=1, retry_delay_seconds=5)
+def train_baselines(spec: ModelSpec, training_set: TrainingSet) -> Baselines:
+    """Train the plain models a candidate has to stand beside; what was trained before is only read."""
+    from evergreen.training.baselines import train_baselines as train
+
+    found = train(spec, training_set, code_revision(), wiring().settings.artifacts / "baselines")
+    for one in found.tried:
+        loss = (
+            f"log loss {one.evaluation.overall['log_loss']:.4f} in {one.cpu_seconds:.1f} CPU s, "
+            if one.evaluation
+            else ""
+        )
+        get_run_logger().info("%s: %s%s", one.name, loss, one.note)
+    return found

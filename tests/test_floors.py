@@ -26,6 +26,8 @@ VENDORS = {
     "torch": ("evergreen.training",),
     "feast": ("evergreen.adapters.feast", "evergreen.adapters.asof_store", "feature_repo"),
     "mlflow": ("evergreen.adapters.mlflow",),
+    "sklearn": ("evergreen.adapters.logistic",),
+    "lightgbm": ("evergreen.adapters.boosted_trees",),
     "evidently": ("evergreen.adapters.evidently",),
 }
 """Who alone may import whom."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import orjson
 
 from evergreen.spec import ModelSpec
-from evergreen.types import Cause, Evaluation, GateDecision, TrainedModel
+from evergreen.types import Baselines, Cause, Evaluation, GateDecision, TrainedModel
 
 LIBRARIES = (
     "torch",
@@ -92,11 +92,15 @@ def params(candidate: TrainedModel, spec: ModelSpec) -> dict[str, str]:
     }
 
 
-def figures(candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None) -> dict[str, float]:
-    """What came out: the holdout, whole and by slice, and the champion's on the same rows."""
+def figures(
+    candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None, baselines: Baselines
+) -> dict[str, float]:
+    """What came out: the holdout, whole and by slice, and the champion's and the plain models' on the same rows."""
     found = {f"holdout/{name}": value for name, value in evaluation.overall.figures.items()}
     if champion is not None:
         found |= {f"champion/{name}": value for name, value in champion.overall.figures.items()}
+    for name, plain in baselines.evaluations.items():
+        found |= {f"baseline/{name}/{figure}": value for figure, value in plain.overall.figures.items()}
     for name, scores in evaluation.slices.items():
         column, _, value = name.partition("=")
         where = re.sub(r"[^\w.\- ]", "_", f"{column}.{value}")
