@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from evergreen.errors import DataError
 from evergreen.paired import PairedDifference, holm, paired_auc, paired_difference
 from evergreen.spec import GateConfig
-from evergreen.types import Check, Evaluation, GateDecision, Scores
+from evergreen.types import Baselines, Check, Evaluation, GateDecision, Scores
 
 
-def decide(candidate: Evaluation, champion: Evaluation | None, rules: GateConfig) -> GateDecision:
-    """Judge the candidate; with no champion only the absolute rules apply.
+def decide(
+    candidate: Evaluation, champion: Evaluation | None, rules: GateConfig, baselines: Baselines | None = None
+) -> GateDecision:
+    """Judge the candidate; with no champion only the absolute rules and the baselines apply.
 
-    Both must have been scored on the same held-out rows, else `DataError`.
+    All must have been scored on the same held-out rows, else `DataError`.
     """
     checks = [
         enough_rows(candidate, rules),
@@ -28,6 +30,7 @@ def decide(candidate: Evaluation, champion: Evaluation | None, rules: GateConfig
         calibrated(candidate, rules),
         scores_spread(candidate, rules),
     ]
+    checks.extend(earns_its_place(candidate, baselines or Baselines(), rules))
     if champion is not None:
         require_same_holdout(candidate, champion)
         checks.append(not_worse_than_champion(candidate, champion, rules))
@@ -38,13 +41,13 @@ def decide(candidate: Evaluation, champion: Evaluation | None, rules: GateConfig
     return GateDecision(checks=tuple(checks))
 
 
-def require_same_holdout(candidate: Evaluation, champion: Evaluation) -> None:
+def require_same_holdout(candidate: Evaluation, champion: Evaluation, other: str = "champion") -> None:
     """Figures of different rows say nothing about each other: raise `DataError`."""
     same = candidate.holdout_digest == champion.holdout_digest and candidate.holdout == champion.holdout
     if not same or candidate.overall.rows != champion.overall.rows:
         raise DataError(
-            f"the candidate was scored on {_rows_of(candidate)}, the champion on {_rows_of(champion)}: a gate compares "
-            "two models on the same rows. Score the champion again on the candidate's holdout."
+            f"the candidate was scored on {_rows_of(candidate)}, the {other} on {_rows_of(champion)}: a gate compares "
+            f"two models on the same rows. Score the {other} again on the candidate's holdout."
         )
 
 
@@ -126,6 +129,33 @@ def scores_spread(candidate: Evaluation, rules: GateConfig) -> Check:
     )
 
 
+def earns_its_place(candidate: Evaluation, baselines: Baselines, rules: GateConfig) -> Iterator[Check]:
+    """Non-inferior to the best plain model of the same rows; shown also where `[gate].baseline_margin` asks nothing."""
+    found, allowed = baselines.evaluations, rules.baseline_margin
+    if not found:
+        if allowed is not None:
+            yield Check(
+                name="baseline",
+                passed=False,
+                figure=0.0,
+                rule=f"[gate].baseline_margin = {allowed:g}",
+                reason="no baseline was trained, so nothing shows that the candidate earns its place",
+            )
+        return
+    best = min(found, key=lambda name: found[name].overall["log_loss"])
+    require_same_holdout(candidate, found[best], best)
+    change = paired_difference(candidate.overall, found[best].overall)
+    asked = f"= {allowed:g} with confidence = {rules.confidence:g}" if allowed is not None else "unset: decides nothing"
+    yield Check(
+        name="baseline",
+        passed=allowed is None or change.upper(rules.confidence) <= allowed,
+        figure=_bound(change, rules),
+        rule=f"[gate].baseline_margin {asked}",
+        reason=f"{_beside(candidate.overall, found[best].overall, best)}: {_change(change, rules)}"
+        + (f", may be {allowed:.4f} above" if allowed is not None else ""),
+    )
+
+
 def not_worse_than_champion(candidate: Evaluation, champion: Evaluation, rules: GateConfig) -> Check:
     """Non-inferior on the same rows: a fresher model need not prove that it is better, only that it is not worse."""
     found = paired_difference(candidate.overall, champion.overall)
@@ -203,8 +233,8 @@ def _slice_holds(name: str, beside: str, rise: float, p: float, rules: GateConfi
     )
 
 
-def _beside(mine: Scores, theirs: Scores) -> str:
-    return f"log loss {mine['log_loss']:.3f}, champion {theirs['log_loss']:.3f}"
+def _beside(mine: Scores, theirs: Scores, other: str = "champion") -> str:
+    return f"log loss {mine['log_loss']:.3f}, {other} {theirs['log_loss']:.3f}"
 
 
 def _bound(found: PairedDifference, rules: GateConfig) -> float:

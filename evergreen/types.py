@@ -235,6 +235,28 @@ class Evaluation(Fact):
     """Of a binary model, over the whole holdout, from low scores to high ones."""
 
 
+class Baseline(Fact):
+    """A plain model, trained beside a candidate on the same rows to see whether the candidate earns its place."""
+
+    name: str
+    evaluation: Evaluation | None
+    """On the candidate's holdout; None where it was not trained."""
+    note: str
+    """How it was trained, or why it was not."""
+    cpu_seconds: NonNegativeFloat = 0.0
+
+
+class Baselines(Fact):
+    """All plain models beside one candidate."""
+
+    tried: tuple[Baseline, ...] = ()
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """Of those that were trained, by name."""
+        return {one.name: one.evaluation for one in self.tried if one.evaluation is not None}
+
+
 class Check(Fact):
     """One rule of a decision: what was measured, what was asked, and the verdict in words."""
 

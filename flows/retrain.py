@@ -20,7 +20,7 @@ from tasks.moment import moment
 from tasks.plots import draw
 from tasks.registry import register
 from tasks.release import mirror_aliases, start_canary
-from tasks.training import build_training_set, train_candidate
+from tasks.training import build_training_set, train_baselines, train_candidate
 
 
 @flow(flow_run_name="retrain-{model}")
@@ -47,12 +47,14 @@ def retrain(
         refresh_features(spec, request.as_of)
         training_set = build_training_set(spec, request.as_of)
         candidate = train_candidate(spec, training_set)
+        baselines = train_baselines(spec, training_set)
 
         evaluation = evaluate_candidate(spec, candidate, training_set)
         champion = evaluate_champion(spec, training_set)  # scored again now, on the same rows
-        decision = judge(evaluation, champion, spec.gate)
+        decision = judge(evaluation, champion, baselines, spec.gate)
 
-        version = register(spec, candidate, evaluation, champion, decision, cause)  # refusals are recorded too
+        # Refusals are recorded too.
+        version = register(spec, candidate, evaluation, champion, baselines, decision, cause)
         draw(spec, candidate, evaluation, champion, version)
         release = None
         if decision.passed:

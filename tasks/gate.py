@@ -5,7 +5,7 @@ from prefect.artifacts import create_table_artifact
 
 from evergreen.gate import decide
 from evergreen.spec import GateConfig, ModelSpec
-from evergreen.types import Digest, Evaluation, GateDecision, TrainedModel, TrainingSet
+from evergreen.types import Baselines, Digest, Evaluation, GateDecision, TrainedModel, TrainingSet
 from evergreen.wiring import wiring
 
 
@@ -29,9 +29,9 @@ def evaluate_champion(spec: ModelSpec, training_set: TrainingSet) -> Evaluation 
 
 
 @task
-def judge(candidate: Evaluation, champion: Evaluation | None, rules: GateConfig) -> GateDecision:
+def judge(candidate: Evaluation, champion: Evaluation | None, baselines: Baselines, rules: GateConfig) -> GateDecision:
     """Decide, and put every check on the flow run's page."""
-    decision = decide(candidate, champion, rules)
+    decision = decide(candidate, champion, rules, baselines)
     create_table_artifact(
         key="gate",
         table=[

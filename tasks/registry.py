@@ -4,7 +4,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact
 
 from evergreen.spec import ModelSpec
-from evergreen.types import Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
+from evergreen.types import Baselines, Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
 from evergreen.wiring import wiring
 from tasks.progress import flow_tags
 
@@ -15,12 +15,13 @@ def register(
     candidate: TrainedModel,
     evaluation: Evaluation,
     champion: Evaluation | None,
+    baselines: Baselines,
     decision: GateDecision,
     cause: Cause,
 ) -> ModelVersion:
     """Register the version, refused ones too; the same candidate again is the same version."""
     registry = wiring().registry
-    version = registry.register(candidate, evaluation, champion, decision, cause, spec, flow_tags())
+    version = registry.register(candidate, evaluation, champion, decision, cause, spec, flow_tags(), baselines)
     create_link_artifact(
         key="mlflow-run",
         link=registry.run_url(version.run_id),

@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from evergreen.errors import EvergreenError
 from evergreen.spec import ModelSpec
-from evergreen.types import TrainedModel, TrainingSet
+from evergreen.types import Baselines, TrainedModel, TrainingSet
 from evergreen.wiring import code_revision, wiring
 from tasks.progress import failed, shown
 
@@ -48,3 +48,19 @@ def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel:
     logger.info("trained in %s", model.cost)
     create_markdown_artifact(key="training", markdown=f"**{spec.name}** trained {model.steps:,} steps in {model.cost}.")
     return model
+
+
+@task(retries=1, retry_delay_seconds=5)
+def train_baselines(spec: ModelSpec, training_set: TrainingSet) -> Baselines:
+    """Train the plain models a candidate has to stand beside; what was trained before is only read."""
+    from evergreen.training.baselines import train_baselines as train
+
+    found = train(spec, training_set, code_revision(), wiring().settings.artifacts / "baselines")
+    for one in found.tried:
+        loss = (
+            f"log loss {one.evaluation.overall['log_loss']:.4f} in {one.cpu_seconds:.1f} CPU s, "
+            if one.evaluation
+            else ""
+        )
+        get_run_logger().info("%s: %s%s", one.name, loss, one.note)
+    return found

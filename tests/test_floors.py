@@ -28,6 +28,8 @@ VENDORS = {
     "mlflow": ("evergreen.adapters.mlflow", "evergreen.adapters.mlflow_aliases", "evergreen.adapters.training_runs"),
     "matplotlib": ("evergreen.adapters.plots",),
     "optuna": ("evergreen.adapters.studies",),
+    "sklearn": ("evergreen.adapters.logistic",),
+    "lightgbm": ("evergreen.adapters.boosted_trees",),
     "evidently": ("evergreen.adapters.evidently",),
     "cryptography": ("evergreen.adapters.signatures",),
 }

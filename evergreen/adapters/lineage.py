@@ -13,7 +13,7 @@ import orjson
 
 from evergreen.spec import ModelSpec
 from evergreen.training.job import TrainingJob, shaping
-from evergreen.types import Cause, Cost, Evaluation, GateDecision, Progress, TrainedModel
+from evergreen.types import Baselines, Cause, Cost, Evaluation, GateDecision, Progress, TrainedModel
 
 LIBRARIES = (
     "torch",
@@ -135,11 +135,15 @@ def cost_tags(cost: Cost | None) -> dict[str, str]:
     return {} if cost is None else {"evergreen.device": cost.device, "evergreen.currency": cost.currency}
 
 
-def figures(candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None) -> dict[str, float]:
-    """What came out: the holdout, whole and by slice, and the champion's on the same rows."""
+def figures(
+    candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None, baselines: Baselines
+) -> dict[str, float]:
+    """What came out: the holdout, whole and by slice, and the champion's and the plain models' on the same rows."""
     found = {f"holdout/{name}": value for name, value in evaluation.overall.figures.items()}
     if champion is not None:
         found |= {f"champion/{name}": value for name, value in champion.overall.figures.items()}
+    for name, plain in baselines.evaluations.items():
+        found |= {f"baseline/{name}/{figure}": value for figure, value in plain.overall.figures.items()}
     for name, scores in evaluation.slices.items():
         column, _, value = name.partition("=")
         where = re.sub(r"[^\w.\- ]", "_", f"{column}.{value}")

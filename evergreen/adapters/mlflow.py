@@ -40,7 +40,17 @@ from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
 from evergreen.training.artifact import artifact_digest
-from evergreen.types import Cause, Digest, Evaluation, GateDecision, ModelVersion, Release, TrainedModel, TrainingSet
+from evergreen.types import (
+    Baselines,
+    Cause,
+    Digest,
+    Evaluation,
+    GateDecision,
+    ModelVersion,
+    Release,
+    TrainedModel,
+    TrainingSet,
+)
 
 LOADER = "evergreen.training.predictor"
 """Its `_load_pyfunc` turns an artifact folder into a model; no pickle is written or read."""
@@ -66,6 +76,7 @@ class ModelRegistry:
         cause: Cause,
         spec: ModelSpec,
         tags: Mapping[str, str],
+        baselines: Baselines | None = None,
     ) -> ModelVersion:
         """Record a judged candidate as a version, passed or refused; the same artifact and verdict again are the same version.
 
@@ -83,7 +94,9 @@ class ModelRegistry:
             or self._claim_run(experiment, candidate, run_tags)
             or self.start_run(experiment, run_tags)
         )
-        self._log_figures(run_id, candidate, evaluation, champion, spec)
+        self._log_figures(
+            run_id, candidate, lineage.figures(candidate, evaluation, champion, baselines or Baselines()), spec
+        )
         self._log_records(
             run_id,
             {
@@ -91,6 +104,7 @@ class ModelRegistry:
                 "candidate": candidate,
                 "evaluation": evaluation,
                 "champion_evaluation": champion,
+                "baselines": baselines,
                 "gate": decision,
                 "spec": spec,
             },
@@ -173,6 +187,10 @@ class ModelRegistry:
         """Its figures at its gate."""
         return self._read(version.run_id, "evaluation", Evaluation)
 
+    def baselines(self, version: ModelVersion) -> Baselines:
+        """What plain models came to on its holdout."""
+        return self._read(version.run_id, "baselines", Baselines)
+
     def judgement(self, version: ModelVersion) -> tuple[Evaluation, Evaluation | None, GateDecision]:
         """Its figures, the champion's on the same rows (None: there was none), and the gate's checks."""
         names = {file.path for file in self._client.list_artifacts(version.run_id)}
@@ -250,11 +268,9 @@ class ModelRegistry:
             self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         return run_id
 
-    def _log_figures(
-        self, run_id: str, candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None, spec: ModelSpec
-    ) -> None:
+    def _log_figures(self, run_id: str, candidate: TrainedModel, figures: Mapping[str, float], spec: ModelSpec) -> None:
         started = self._client.get_run(run_id).info.start_time  # the same moment again is the same point, not another
-        points = [(name, 0, value) for name, value in lineage.figures(candidate, evaluation, champion).items()]
+        points = [(name, 0, value) for name, value in figures.items()]
         metrics = [Metric(name, value, started, step) for name, step, value in points + lineage.curve(candidate)]
         params = [Param(name, value) for name, value in lineage.params(candidate, spec).items()]
         self._client.log_batch(run_id, params=params)

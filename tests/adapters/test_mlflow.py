@@ -25,7 +25,7 @@ from evergreen.spec import ModelSpec, load_spec
 from evergreen.training.artifact import artifact_digest, write_artifact
 from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
-from evergreen.types import Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
+from evergreen.types import Baseline, Baselines, Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
 from tests import training_factories
 from tests.factories import a_gate_decision, a_model_version, a_release, a_trained_model, an_evaluation
 
@@ -107,6 +107,24 @@ def test_a_candidate_that_passed_is_a_version(registry: ModelRegistry, candidate
     assert (version.model, version.version, version.uri) == ("flight_delay", 1, "models:/flight_delay/1")
     assert (version.artifact, version.passed, version.reasons) == (candidate.digest, True, ())
     assert registry.version("flight_delay", 1) == version
+
+
+def test_what_plain_models_came_to_is_kept_with_the_run(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel
+) -> None:
+    baselines = Baselines(
+        tried=(
+            Baseline(name="logistic regression", evaluation=an_evaluation(log_loss=0.52), note="scikit-learn"),
+            Baseline(name="LightGBM", evaluation=None, note="not trained"),
+        )
+    )
+
+    version = registry.register(candidate, an_evaluation(), None, a_gate_decision(), Cause.DRIFT, SPEC, {}, baselines)
+
+    assert registry.baselines(version) == baselines
+    metrics = client(settings).get_run(version.run_id).data.metrics
+    assert metrics["baseline/logistic regression/log_loss"] == 0.52
+    assert not [name for name in metrics if name.startswith("baseline/LightGBM")]
 
 
 def test_a_refused_candidate_is_a_version_too_with_its_reasons(

@@ -8,7 +8,7 @@ from scipy import stats
 from evergreen.errors import DataError
 from evergreen.gate import decide
 from evergreen.spec import GateConfig
-from evergreen.types import DayLoss, Evaluation, Scores
+from evergreen.types import Baseline, Baselines, Check, DayLoss, Evaluation, Scores
 from tests.factories import DAY, MAY, a_window, an_evaluation, some_scores
 
 RULES = GateConfig()
@@ -289,3 +289,72 @@ def test_a_constant_is_refused_however_good_its_loss() -> None:
 
 def test_a_calibration_error_that_the_days_explain_is_not_refused() -> None:
     assert decide(with_figures(an_evaluation(), calibration_error=0.2, calibration_error_low=0.1), None, RULES).passed
+
+
+def beside(margin: float | None = None, **losses: float) -> tuple[Baselines, GateConfig]:
+    tried = tuple(
+        Baseline(name=name, evaluation=an_evaluation(log_loss=loss), note="") for name, loss in losses.items()
+    )
+    return Baselines(tried=tried), GateConfig(baseline_margin=margin)
+
+
+def baseline_check(candidate: Evaluation, baselines: Baselines, rules: GateConfig) -> Check | None:
+    checks = decide(candidate, None, rules, baselines).checks
+    return next((check for check in checks if check.name == "baseline"), None)
+
+
+def test_a_network_that_is_worse_than_plain_trees_is_told_so_and_passes_while_nothing_is_asked() -> None:
+    check = baseline_check(an_evaluation(log_loss=0.52), *beside(logistic=0.51, LightGBM=0.49))
+
+    assert check is not None
+    assert check.passed
+    assert check.rule == "[gate].baseline_margin unset: decides nothing"
+    assert check.reason == "log loss 0.520, LightGBM 0.490: change +0.0300, with 90% confidence at most +0.0300"
+
+
+def test_where_it_is_asked_a_network_must_stand_beside_the_best_of_them() -> None:
+    baselines, rules = beside(0.01, logistic=0.51, LightGBM=0.49)
+
+    refused, passed = (decide(an_evaluation(log_loss=loss), None, rules, baselines) for loss in (0.505, 0.495))
+
+    assert refused.reasons == (
+        "log loss 0.505, LightGBM 0.490: change +0.0150, with 90% confidence at most +0.0150, may be 0.0100 above",
+    )
+    assert passed.passed
+
+
+def test_asked_for_and_not_trained_nothing_is_shown() -> None:
+    untrained = Baselines(tried=(Baseline(name="LightGBM", evaluation=None, note="not installed"),))
+
+    decision = decide(an_evaluation(), None, GateConfig(baseline_margin=0.01), untrained)
+
+    assert decision.reasons == ("no baseline was trained, so nothing shows that the candidate earns its place",)
+    assert baseline_check(an_evaluation(), untrained, RULES) is None
+
+
+def test_a_baseline_of_other_rows_is_no_baseline() -> None:
+    other = Baseline(name="LightGBM", evaluation=an_evaluation(holdout_digest="e"), note="")
+
+    with pytest.raises(DataError, match="Score the LightGBM again"):
+        decide(an_evaluation(), None, RULES, Baselines(tried=(other,)))
+
+
+@given(
+    candidate=st.floats(0.3, 0.6),
+    losses=st.lists(st.floats(0.3, 0.6), min_size=1, max_size=4),
+    margin=st.floats(0, 0.2),
+)
+def test_a_further_baseline_never_lets_a_candidate_through(
+    candidate: float, losses: list[float], margin: float
+) -> None:
+    def passed(count: int) -> bool:
+        check = baseline_check(
+            an_evaluation(log_loss=candidate), *beside(margin, **{f"b{i}": x for i, x in enumerate(losses[:count])})
+        )
+        assert check is not None
+        return check.passed
+
+    verdicts = [passed(count) for count in range(1, len(losses) + 1)]
+
+    assert verdicts == sorted(verdicts, reverse=True)
+    assert verdicts[-1] == (candidate - min(losses) <= margin) or candidate - min(losses) == pytest.approx(margin)
