@@ -468,6 +468,32 @@ class Finding(Fact):
     reason: str
 
 
+class Trial(Fact):
+    """One training of a search for better values."""
+
+    number: NonNegativeInt
+    state: Literal["complete", "pruned", "failed", "running", "waiting"]
+    values: dict[str, float | str]
+    loss: float | None = None
+    """On the days that judge; None unless complete."""
+    cost: Cost | None = None
+
+
+class Tuning(Fact):
+    """What a search for better values came to."""
+
+    model: str
+    study: str
+    trials: tuple[Trial, ...]
+    best: Trial
+    present: Trial | None
+    """The one with the values the spec has now; None where it did not end well."""
+    uri: str
+    """The tuned spec's file."""
+    diff: str
+    """From the present spec to the tuned one; empty where nothing better was found."""
+
+
 class Outcome(Fact):
     """What a retrain came to."""
 

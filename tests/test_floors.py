@@ -20,6 +20,7 @@ FLOORS = [
         "evergreen.release",
         "evergreen.reliability",
         "evergreen.rival",
+        "evergreen.tuning",
     ),
     ("evergreen.spec", "evergreen.settings"),
     ("evergreen.types", "evergreen.errors"),
