@@ -45,6 +45,10 @@ class TrainingFailed(EvergreenError):
     """The training process ended without a model; the message carries its last output."""
 
 
+class TrainingAbandoned(EvergreenError):
+    """A training was stopped, because it could no longer come to anything; whoever watches its progress raises this."""
+
+
 class ReleaseConflict(EvergreenError):
     """Somebody else changed the release first; read it again and decide again."""
 

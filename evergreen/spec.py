@@ -128,6 +128,42 @@ class TrainConfig(Table):
     seed: int = 0
 
 
+class TuneConfig(Table):
+    """Where does `tune` look for better values of `[train]`? The `[tune]` table.
+
+    A key names one of `[train]`. Where it holds two numbers the search goes from one to the other; an empty list leaves the key
+    as it is. The present values are always tried first.
+    """
+
+    trials: PositiveInt = 20
+    """Trainings, the pruned ones included."""
+    holdout_days: PositiveInt = 28
+    """The days that judge the trials. They follow those that train and end where the gate's own holdout starts."""
+    seed: int = 0
+    """Of the search; a trial trains with `[train].seed`."""
+    learning_rate: tuple[PositiveFloat, ...] = (5e-4, 1e-2)
+    """On a logarithmic scale."""
+    weight_decay: tuple[PositiveFloat, ...] = (1e-3, 1e-1)
+    """On a logarithmic scale."""
+    dropout: tuple[Share, ...] = (0.0, 0.5)
+    input_noise: tuple[NonNegativeFloat, ...] = (0.0, 0.5)
+    epochs: tuple[PositiveInt, ...] = (2, 8)
+    hidden: tuple[tuple[PositiveInt, ...], ...] = ((128, 64), (256, 128), (512, 256))
+    """One of these."""
+    batch_size: tuple[PositiveInt, ...] = (512, 1024, 2048)
+    """One of these."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for key in ("learning_rate", "weight_decay", "dropout", "input_noise", "epochs"):
+            found = getattr(self, key)
+            if found and (len(found) != 2 or found[0] > found[1]):
+                raise ValueError(
+                    f"{key} is {list(found)}: give the lowest and the highest value, or [] to leave it alone"
+                )
+        return self
+
+
 class GateConfig(Table):
     """When is a candidate good enough? The `[gate]` table."""
 
@@ -231,6 +267,7 @@ class ModelSpec(Table):
     model: ModelConfig
     data: DataConfig
     train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
     gate: GateConfig = GateConfig()
     monitor: MonitorConfig = MonitorConfig()
     retrain: RetrainConfig = RetrainConfig()

@@ -100,6 +100,19 @@ class TrainingSet(Fact):
     """Model inputs in column order."""
 
 
+class DayLoss(Fact):
+    """One day of some rows: what it takes to pair two models by day."""
+
+    day: date
+    """In UTC."""
+    rows: PositiveInt
+    loss_sum: NonNegativeFloat
+    """Log loss summed over the rows."""
+    auc_pull: float | None = None
+    """How far the day's rows pull the AUC of all rows up or down; the pulls of all days sum to 0. None in a slice, and where
+    only one class is present."""
+
+
 class Progress(Fact):
     """How far a training run is: what rank 0 tells now and then."""
 
@@ -112,6 +125,8 @@ class Progress(Fact):
     """Of the last step."""
     validation_loss: float | None = None
     """There when an epoch has just ended and days validate."""
+    validation_by_day: tuple[DayLoss, ...] = ()
+    """The same, day by day; there when an epoch has just ended and the spec may have the run given up."""
     learning_rate: NonNegativeFloat = 0.0
     rows_per_second: NonNegativeFloat = 0.0
     memory_bytes: NonNegativeInt = 0
@@ -184,19 +199,6 @@ class TrainedModel(Fact):
     """Of all parts of that job."""
 
 
-class DayLoss(Fact):
-    """One day of some rows: what it takes to pair two models by day."""
-
-    day: date
-    """In UTC."""
-    rows: PositiveInt
-    loss_sum: NonNegativeFloat
-    """Log loss summed over the rows."""
-    auc_pull: float | None = None
-    """How far the day's rows pull the AUC of all rows up or down; the pulls of all days sum to 0. None in a slice, and where
-    only one class is present."""
-
-
 class Scores(Fact):
     """How well scores matched outcomes on some rows."""
 
@@ -209,6 +211,15 @@ class Scores(Fact):
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]
+
+
+class Abandoned(Fact):
+    """A training that was given up, because it could no longer beat the champion."""
+
+    model: str
+    job: Digest
+    reason: str
+    cost: Cost | None = None
 
 
 class ReliabilityBin(Fact):
@@ -479,12 +490,39 @@ class Finding(Fact):
     reason: str
 
 
+class Trial(Fact):
+    """One training of a search for better values."""
+
+    number: NonNegativeInt
+    state: Literal["complete", "pruned", "failed", "running", "waiting"]
+    values: dict[str, float | str]
+    loss: float | None = None
+    """On the days that judge; None unless complete."""
+    cost: Cost | None = None
+
+
+class Tuning(Fact):
+    """What a search for better values came to."""
+
+    model: str
+    study: str
+    trials: tuple[Trial, ...]
+    best: Trial
+    present: Trial | None
+    """The one with the values the spec has now; None where it did not end well."""
+    uri: str
+    """The tuned spec's file."""
+    diff: str
+    """From the present spec to the tuned one; empty where nothing better was found."""
+
+
 class Outcome(Fact):
     """What a retrain came to."""
 
     model: str
-    verdict: Literal["passed", "refused", "suppressed", "done"]
-    """`done`: this very request was answered before; nothing was done again."""
+    verdict: Literal["passed", "refused", "abandoned", "suppressed", "done"]
+    """`abandoned`: training was given up, so there is no version. `done`: this very request was answered before; nothing was
+    done again."""
     reasons: tuple[str, ...]
     request: RetrainRequest
     version: ModelVersion | None = None

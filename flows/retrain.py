@@ -10,7 +10,7 @@ from typing import Literal
 
 from prefect import flow
 
-from evergreen.types import Cause, Outcome
+from evergreen.types import Abandoned, Cause, Outcome
 from evergreen.wiring import wiring
 from tasks.admission import ask, finish, held
 from tasks.evidence import show_evidence
@@ -47,6 +47,9 @@ def retrain(
         refresh_features(spec, request.as_of)
         training_set = build_training_set(spec, request.as_of)
         candidate = train_candidate(spec, training_set)
+        if isinstance(candidate, Abandoned):
+            closed = finish(request, None, candidate.reason)
+            return Outcome(model=model, verdict="abandoned", reasons=(candidate.reason,), request=closed)
         baselines = train_baselines(spec, training_set)
 
         evaluation = evaluate_candidate(spec, candidate, training_set)

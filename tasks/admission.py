@@ -64,7 +64,7 @@ def held(request: RetrainRequest) -> Iterator[None]:
 
 
 @task(retries=3, retry_delay_seconds=1)
-def finish(request: RetrainRequest, version: int, reason: str) -> RetrainRequest:
+def finish(request: RetrainRequest, version: int | None, reason: str) -> RetrainRequest:
     """Close the request with what came of it."""
     return _finish(request, "done", version, reason)
 

@@ -1,12 +1,18 @@
 """Score candidate and champion on the same held-out rows, and judge."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from evergreen.gate import decide
 from evergreen.spec import GateConfig, ModelSpec
-from evergreen.types import Baselines, Digest, Evaluation, GateDecision, TrainedModel, TrainingSet
+from evergreen.types import Baselines, Digest, Evaluation, GateDecision, ModelVersion, TrainedModel, TrainingSet
 from evergreen.wiring import wiring
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @task
@@ -18,14 +24,11 @@ def evaluate_candidate(spec: ModelSpec, candidate: TrainedModel, training_set: T
 @task(retries=2, retry_delay_seconds=5)
 def evaluate_champion(spec: ModelSpec, training_set: TrainingSet) -> Evaluation | None:
     """Score the champion again, now, on the same rows; None where there is none."""
-    wire = wiring()
-    with wire.records() as records:
-        release = records.releases.current(spec.name)
-    if release is None or release.champion is None:
+    champion = champion_of(spec)
+    if champion is None:
         return None
-    version = wire.registry.version(spec.name, release.champion)
-    folder = wire.registry.fetch(version, wire.settings.models_cache)
-    return evaluate_artifact(spec, str(folder), version.artifact, training_set)
+    folder = wiring().registry.fetch(champion, wiring().settings.models_cache)
+    return evaluate_artifact(spec, str(folder), champion.artifact, training_set)
 
 
 @task
@@ -50,15 +53,32 @@ def judge(candidate: Evaluation, champion: Evaluation | None, baselines: Baselin
     return decision
 
 
+def champion_of(spec: ModelSpec) -> ModelVersion | None:
+    """The version that serves now, if one does."""
+    with wiring().records() as records:
+        release = records.releases.current(spec.name)
+    if release is None or release.champion is None:
+        return None
+    return wiring().registry.version(spec.name, release.champion)
+
+
 def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet) -> Evaluation:
     """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed."""
     from evergreen.adapters.feature_tables import load_training_set
+
+    rows = load_training_set(training_set)
+    held_out = rows[rows["event_timestamp"] >= training_set.holdout.start]
+    return evaluate_rows(spec, uri, digest, training_set, held_out, spec.data.slices)
+
+
+def evaluate_rows(
+    spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet, rows: "DataFrame", slices: Sequence[str]
+) -> Evaluation:
+    """Score some rows of `training_set`; raises `ArtifactError` as `evaluate_artifact` does."""
     from evergreen.evaluation import evaluate
     from evergreen.reliability import reliability
     from evergreen.training.predictor import Predictor
 
-    rows = load_training_set(training_set)
-    rows = rows[rows["event_timestamp"] >= training_set.holdout.start]
     predictor = Predictor.load(uri, digest)
     scores = predictor.score({name: rows[name].to_numpy() for name in predictor.inputs})
     found = evaluate(
@@ -69,7 +89,7 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
         labels=rows["label"].to_numpy(),
         scores=scores,
         days=rows["event_timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(),
-        slices={name: rows[name].astype(str).to_numpy() for name in spec.data.slices},
+        slices={name: rows[name].astype(str).to_numpy() for name in slices},
     )
     if spec.model.task != "binary":
         return found

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 
-from evergreen.types import Cost, Progress
+from evergreen.errors import TrainingAbandoned
+from evergreen.rival import Rival
+from evergreen.types import Abandoned, Cost, Progress
 from evergreen.wiring import wiring
 
 if TYPE_CHECKING:
@@ -21,8 +23,11 @@ PAGE_SECONDS = 3.0
 
 
 @contextmanager
-def shown(job: "TrainingJob") -> Iterator[Callable[[Progress], None]]:
-    """What the ranks should be given to tell their progress to; it costs them nothing, whoever is slow or away."""
+def shown(job: "TrainingJob", rival: Rival | None = None) -> Iterator[Callable[[Progress], None]]:
+    """What the ranks should be given to tell their progress to; it costs them nothing, whoever is slow or away.
+
+    It raises `TrainingAbandoned` when the run can no longer beat its rival.
+    """
     from evergreen.training.bars import TrainingBars, someone_watches
     from evergreen.training.listeners import Listener
 
@@ -39,6 +44,8 @@ def shown(job: "TrainingJob") -> Iterator[Callable[[Progress], None]]:
         def tell(progress: Progress) -> None:
             for listener in listeners:
                 listener(progress)
+            if rival is not None and (reason := rival.beats(progress)) is not None:
+                raise TrainingAbandoned(reason)
 
         yield tell
 
@@ -82,6 +89,17 @@ class MlflowRun:
         if self._run is None:
             self._run = TrainingRun(wiring().registry, self._job, self._tags)
         return self._run
+
+
+def abandoned(job: "TrainingJob", end: TrainingAbandoned) -> Abandoned:
+    """Write into MLflow that a training was given up, why, and what it cost."""
+    from evergreen.training.spending import spent
+
+    cost = spent(job.spent_path, wiring().settings.rates)
+    link = MlflowRun(job).ended("KILLED", str(end), cost)
+    create_markdown_artifact(key="training", markdown=f"**{job.spec.name}** was {end}.\n\n{cost} · [in MLflow]({link})")
+    get_run_logger().info("%s; it cost %s", end, cost)
+    return Abandoned(model=job.spec.name, job=job.digest, reason=str(end), cost=cost)
 
 
 def failed(job: "TrainingJob", error: Exception) -> None:

@@ -5,11 +5,12 @@ from datetime import datetime
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
-from evergreen.errors import EvergreenError
+from evergreen.errors import EvergreenError, TrainingAbandoned
 from evergreen.spec import ModelSpec
-from evergreen.types import Baselines, TrainedModel, TrainingSet
+from evergreen.types import Abandoned, Baselines, TrainedModel, TrainingSet
 from evergreen.wiring import code_revision, wiring
-from tasks.progress import failed, shown
+from tasks.progress import abandoned, failed, shown
+from tasks.rival import rival_of
 
 
 @task(retries=1, retry_delay_seconds=5)
@@ -30,18 +31,24 @@ def build_training_set(spec: ModelSpec, as_of: datetime) -> TrainingSet:
 
 
 @task
-def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel:
-    """Train in processes of its own; their output goes to this run's logs. A half-done job resumes from its checkpoint."""
+def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel | Abandoned:
+    """Train in processes of its own; their output goes to this run's logs. A half-done job resumes from its checkpoint.
+
+    A run that can no longer beat the champion is given up where the spec says so: see `[train].abandon_margin`.
+    """
     from evergreen.training.job import TrainingJob
     from evergreen.training.launch import train
 
     logger, settings = get_run_logger(), wiring().settings
+    rival = rival_of(spec, training_set)
     job = TrainingJob(
         training_set=training_set, spec=spec, code_revision=code_revision(), folder=str(settings.artifacts)
     )
     try:
-        with shown(job) as on_progress:
+        with shown(job, rival) as on_progress:
             model = train(job, logger.info, on_progress, settings.rates)
+    except TrainingAbandoned as end:
+        return abandoned(job, end)
     except EvergreenError as error:
         failed(job, error)
         raise

@@ -120,7 +120,7 @@ def train_params(spec: ModelSpec) -> dict[str, str]:
 
 def live(progress: Progress) -> dict[str, float]:
     """What a run shows while it trains."""
-    told = progress.model_dump(exclude={"step", "steps", "epoch", "epochs"}, exclude_none=True)
+    told = progress.model_dump(exclude={"step", "steps", "epoch", "epochs", "validation_by_day"}, exclude_none=True)
     return {f"live/{name}": float(value) for name, value in told.items()}
 
 

@@ -5,7 +5,9 @@ Called by `worker.py` after each step, on every rank; only rank 0 speaks and wri
 
 import time
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from evergreen.errors import CheckpointError
 from evergreen.training import loop
@@ -16,7 +18,7 @@ from evergreen.training.gauges import gpu_memory_bytes, gpu_use, resident_bytes
 from evergreen.training.loop import TrainState
 from evergreen.training.parallel import Place
 from evergreen.training.processes import PROGRESS_MARK, tell
-from evergreen.types import Progress
+from evergreen.types import DayLoss, Progress
 
 _LINES = 20
 """Lines of a run that say its step, about."""
@@ -34,9 +36,12 @@ class Chronicle:
         validation: Part,
         place: Place,
         checkpoint_seconds: float,
+        validation_days: NDArray[np.datetime64] | None = None,
     ) -> None:
         self._order, self._checkpoints, self.place = order, checkpoints, place
         self._validation = validation
+        self._validation_days = validation_days
+        self._by_day: tuple[DayLoss, ...] = ()
         self._checkpoint_seconds = checkpoint_seconds
         self._every = max(1, order.steps // _LINES)
         self._said_at = self._saved_at = self._told_at = time.monotonic()
@@ -100,6 +105,7 @@ class Chronicle:
             epochs=self._order.epochs,
             loss=loss,
             validation_loss=ended.get("validation_loss") if ended else None,
+            validation_by_day=self._by_day if ended else (),
             learning_rate=learning_rate(state),
             rows_per_second=self._rows_told / max(now - self._told_at, 1e-9),
             memory_bytes=resident_bytes(),
@@ -115,12 +121,22 @@ class Chronicle:
         if len(self._validation):
             chances = loop.chances_of(state.network, self._validation.rows)
             labels = self._validation.targets[:, 0].double()
-            row["validation_loss"] = float(torch.nn.functional.binary_cross_entropy(chances, labels))
+            losses = torch.nn.functional.binary_cross_entropy(chances, labels, reduction="none")
+            row["validation_loss"] = float(losses.mean())
+            self._by_day = _by_day(losses.numpy(), self._validation_days)
         row["learning_rate"] = learning_rate(state)
         state.curve.append(row)
         state.epoch_loss, state.epoch_rows = 0.0, 0
         self.say(f"epoch {epoch} done: " + " ".join(f"{name} {row[name]:.4f}" for name in row if name.endswith("loss")))
         return row
+
+
+def _by_day(losses: NDArray[np.float64], days: NDArray[np.datetime64] | None) -> tuple[DayLoss, ...]:
+    if days is None:
+        return ()
+    calendar, place, rows = np.unique(days, return_inverse=True, return_counts=True)
+    sums = np.bincount(place, weights=losses)
+    return tuple(DayLoss(day=d, rows=n, loss_sum=s) for d, n, s in zip(calendar.tolist(), rows, sums, strict=True))
 
 
 def learning_rate(state: TrainState) -> float:

@@ -22,6 +22,8 @@ from evergreen.types import TrainingSet
 VALIDATION_EVERY = 20
 """One day in so many draws the curve and does not train. Whole days, because the rows of one day are alike; spread over the
 window, because the latest days are what a model can least do without."""
+_DAY = 86_400_000_000
+"""In microseconds."""
 STRETCH_ROWS = 1 << 16
 """Rows that are in memory at a time."""
 Rows = NDArray[np.bool_]
@@ -57,6 +59,12 @@ def read_columns(training_set: TrainingSet) -> tuple[Columns, Columns]:
     return snapshot.columns(snapshot.trains), snapshot.columns(snapshot.validates)
 
 
+def validation_days(training_set: TrainingSet) -> NDArray[np.datetime64]:
+    """(rows that validate,) the day of each in UTC; raises as `Snapshot` does."""
+    snapshot = Snapshot(training_set)
+    return snapshot.days[snapshot.validates]
+
+
 class Snapshot:
     """The file of a training set, checked; what is in the holdout never leaves it.
 
@@ -68,6 +76,8 @@ class Snapshot:
     """(rows of the file,)"""
     validates: Rows
     """(rows of the file,)"""
+    days: NDArray[np.datetime64]
+    """(rows of the file,) the day of each in UTC."""
 
     def __init__(self, training_set: TrainingSet) -> None:
         self._set = training_set
@@ -83,9 +93,10 @@ class Snapshot:
                 f"training set of {training_set.model!r} has no rows before its holdout {training_set.holdout}: all "
                 f"{training_set.rows:,} are in it. Ask for a later moment, or lower [train].holdout_days in the model's file."
             )
-        days = asked // 86_400_000_000
+        days = asked // _DAY
         validates = (days - days.min()) % VALIDATION_EVERY == VALIDATION_EVERY // 2
         self.trains, self.validates = before & ~validates, before & validates
+        self.days = days.astype("datetime64[D]")
         self._check_labels(_numeric("label", self._read("label")), before)
 
     def columns(self, rows: Rows) -> Columns:

@@ -50,7 +50,8 @@ def train(
     """Train the job's model, or return it at once if that is done.
 
     Every line the ranks print goes to `on_line`, how far they are to `on_progress`; both should return soon, since the
-    ranks wait for them. What it cost over all of its parts is priced by `rates`.
+    ranks wait for them. What either raises stops the ranks, and the next call goes on from their newest checkpoint. What it
+    cost over all of its parts is priced by `rates`.
 
     Raises `DataError` when rows, columns or labels are not what training needs, and `TrainingFailed`, with the last lines,
     when it ended without a model.

@@ -18,6 +18,7 @@ from evergreen.training.artifact import write_artifact, write_durably
 from evergreen.training.batches import BatchOrder
 from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.chronicle import Chronicle
+from evergreen.training.columns import validation_days
 from evergreen.training.dataset import open_dataset
 from evergreen.training.job import TrainingJob
 from evergreen.training.loop import TrainState
@@ -56,7 +57,8 @@ def train_rank(job: TrainingJob, place: Place, started: float) -> None:
     order = BatchOrder(len(dataset.training), config.batch_size, config.epochs, config.seed)
     state = loop.start(network, config, order, place)
     checkpoints = Checkpoints(job.checkpoints_path, job.digest, config.keep_checkpoints)
-    chronicle = Chronicle(order, checkpoints, dataset.validation, place, config.checkpoint_seconds)
+    days = validation_days(job.training_set) if place.leads and config.abandon_margin is not None else None
+    chronicle = Chronicle(order, checkpoints, dataset.validation, place, config.checkpoint_seconds, days)
     chronicle.opening(dataset)
 
     saved = checkpoints.load_newest(on_refused=chronicle.refused)

@@ -20,7 +20,7 @@ from flows.roll_out import roll_out
 from flows.score_batch import score_batch
 from flows.watch import watch
 from tasks.release import apply_decision
-from tests.flow_worlds import FIRST, empty_world, first_champion, prefect_api, rewrite_spec, world
+from tests.flow_worlds import FIRST, empty_world, first_champion, living_in, prefect_api, rewrite_spec, world
 
 MODEL = "flight_delay"
 WEEK = timedelta(days=7)
@@ -44,6 +44,15 @@ def test_the_first_retrain_makes_a_champion_and_shows_its_gate(first_champion: t
     assert outcome.version.run_id in str(shown["mlflow-run"].data)
     assert "/artifacts/evidence" in str(shown["evidently-report"].data)
     assert "version 1 is the champion" in str(shown["reasons"].data)
+    assert shown["training-flight-delay"].data == 100.0
+    assert "data:image/png;base64," in str(shown["training-curve"].data)
+    assert "data:image/png;base64," in str(shown["calibration"].data)
+    assert "CPU seconds" in str(shown["training"].data)
+    with living_in(first_champion[0]) as wire:
+        run = wire.registry.client.get_run(outcome.version.run_id)
+        assert run.info.status == "FINISHED"
+        assert len(wire.registry.client.search_runs([run.info.experiment_id])) == 1
+    assert {"live/loss", "live/rows_per_second", "live/memory_bytes", "cost/device_seconds"} <= set(run.data.metrics)
 
 
 def test_a_second_ask_in_an_episode_is_suppressed_and_on_record(world: Wiring) -> None:
@@ -145,6 +154,28 @@ def test_a_refused_candidate_is_registered_with_its_reasons(
     assert again.version.version == outcome.version.version + 1
     assert again.release is not None
     assert again.release.challenger == again.version.version
+
+
+def test_a_training_that_cannot_beat_the_champion_is_given_up_and_the_champion_stays(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec("epochs = 1", "epochs = 2\nabandon_margin = 0.02")
+    rewrite_spec("learning_rate = 4e-3", "learning_rate = 1e-6")  # it learns next to nothing
+
+    outcome = retrain(MODEL, FIRST + WEEK, Cause.SCHEDULE)
+
+    assert outcome.verdict == "abandoned"
+    assert "given up after epoch 1 of 2: on 1 validation days that champion 1 has not trained on" in outcome.reasons[0]
+    assert (outcome.version, outcome.request.status) == (None, "done")
+    with world.records() as records:
+        release = records.releases.current(MODEL)
+    assert release is not None
+    assert (release.champion, release.challenger) == (1, None)
+    client = world.registry.client
+    (run,) = client.search_runs(["1"], "tags.`evergreen.reason` LIKE 'given up%'")
+    assert run.info.status == "KILLED"
+    assert run.data.metrics["cost/device_seconds"] > 1.0
+    assert "given up after epoch 1" in str(artifacts_of(outcome.request.request_id)["training"].data)
 
 
 def test_a_decision_about_another_revision_changes_nothing(world: Wiring) -> None:

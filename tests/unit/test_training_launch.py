@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evergreen.errors import DataError, TrainingFailed
+from evergreen.errors import DataError, TrainingAbandoned, TrainingFailed
 from evergreen.evaluation import score_rows
 from evergreen.training.artifact import artifact_digest
 from evergreen.training.job import TrainingJob
@@ -170,6 +170,28 @@ def test_a_model_that_was_altered_is_made_again_from_its_last_checkpoint(
     assert "is not the one that was made there; making it again" in lines[0]
     assert (second.digest, second.resumed_from_step) == (first.digest, 32)
     assert second.curve == first.curve
+
+
+def test_who_watches_may_stop_it_and_the_next_goes_on_to_the_same_bytes(rows: TrainingSet, tmp_path: Path) -> None:
+    job = a_job(tmp_path, rows, abandon_margin=0.1, checkpoint_seconds=0.0)
+    ends: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        if progress.validation_by_day:
+            ends.append(progress)
+            raise TrainingAbandoned("given up")
+
+    with pytest.raises(TrainingAbandoned):
+        train(job, lambda _: None, stop)
+    assert not job.result_path.exists()
+    model = train(job, lambda _: None)
+
+    (end,) = ends
+    days = end.validation_by_day
+    assert sum(day.loss_sum for day in days) / sum(day.rows for day in days) == pytest.approx(end.validation_loss)
+    assert 0 < model.resumed_from_step < model.steps
+    assert model.job == job.digest
+    assert job.digest == a_job(tmp_path, rows, checkpoint_seconds=0.0).digest, "when to give up shapes nothing"
 
 
 def test_two_who_ask_at_once_get_one_training(rows: TrainingSet, tmp_path: Path) -> None:

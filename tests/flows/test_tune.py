@@ -1,0 +1,108 @@
+"""A search for better values end to end: real flights, a real Prefect server, a real study."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evergreen.settings import ROOT
+from evergreen.spec import load_spec
+from evergreen.tuning import with_values
+from evergreen.types import Tuning
+from evergreen.wiring import Wiring
+from flows.tune import tune
+from stack.environment import QUIET
+from tests.flow_worlds import FIRST, empty_world, first_champion, prefect_api, rewrite_spec, world
+
+MODEL = "flight_delay"
+TUNE = """
+[tune]
+trials = 3
+holdout_days = 7
+epochs = [1, 1]
+hidden = [[32, 16], [64, 32]]
+weight_decay = []
+input_noise = []
+batch_size = []
+
+[gate]"""
+
+
+def test_it_writes_the_best_values_as_a_spec_to_compare_and_changes_nothing(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec("\n[gate]", TUNE)
+    before = (world.settings.models_dir / "flight_delay.toml").read_text()
+
+    tuning = tune(MODEL, FIRST)
+
+    assert [trial.state for trial in tuning.trials] == ["complete"] * 3
+    assert tuning.present == tuning.trials[0]
+    assert tuning.best.loss == min(trial.loss for trial in tuning.trials if trial.loss is not None)
+    assert all(trial.cost is not None and trial.cost.device_seconds > 1 for trial in tuning.trials)
+    assert (world.settings.models_dir / "flight_delay.toml").read_text() == before
+    spec = world.spec(MODEL)
+    tuned = Path(tuning.uri).with_name("flight_delay.toml")
+    tuned.write_text(Path(tuning.uri).read_text())
+    assert load_spec(tuned) == with_values(spec, tuning.best.values)
+    assert tuning.diff.startswith("--- flight_delay.toml\n+++ flight_delay.tuned.toml\n") == (
+        tuning.best != tuning.present
+    )
+    assert list((world.settings.artifacts / "tune" / MODEL).iterdir()) == []
+
+
+RUN = """
+import sys
+from datetime import datetime
+from flows.tune import tune
+print("TUNING " + tune("flight_delay", datetime.fromisoformat(sys.argv[1])).model_dump_json(), flush=True)
+"""
+
+
+def start(home: Path, api: str) -> "subprocess.Popen[str]":
+    env = os.environ | QUIET | {
+        "EVERGREEN_HOME": str(home),
+        "EVERGREEN_MODELS_DIR": str(home / "models_dir"),
+        "EVERGREEN_CODE_REVISION": "test",
+        "PREFECT_API_URL": api,
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, FIRST.isoformat()],
+        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_killed_in_a_trial_and_run_again_it_goes_on_in_the_same_study(
+    world: Wiring, rewrite_spec: Callable[[str, str], None], prefect_api: str
+) -> None:
+    rewrite_spec("\n[gate]", TUNE)
+    home = world.settings.home
+    killed = start(home, prefect_api)
+    deadline = time.monotonic() + 240
+    while not list((home / "training" / "tune" / MODEL).glob("*/checkpoints/*")):
+        assert killed.poll() is None, killed.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ranks = psutil.Process(killed.pid).children(recursive=True)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    psutil.wait_procs(ranks, timeout=20)
+    assert not [rank for rank in ranks if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]
+
+    again = start(home, prefect_api)
+    output, _ = again.communicate(timeout=280)
+
+    (line,) = [line for line in output.splitlines() if line.startswith("TUNING ")]
+    tuning = Tuning.model_validate_json(line.removeprefix("TUNING "))
+    assert "going on with the study" in output
+    assert sum(trial.state == "complete" for trial in tuning.trials) == 3
+    failed = [trial for trial in tuning.trials if trial.state == "failed"]
+    assert len(failed) == 1
+    assert [trial.state for trial in tuning.trials if trial.values == failed[0].values] == ["failed", "complete"]
