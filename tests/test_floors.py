@@ -13,7 +13,14 @@ FLOORS = [
     ("serving",),
     ("evergreen.wiring",),
     ("evergreen.adapters", "evergreen.training", "evergreen.monitoring"),
-    ("evergreen.evaluation", "evergreen.gate", "evergreen.paired", "evergreen.release", "evergreen.reliability"),
+    (
+        "evergreen.evaluation",
+        "evergreen.gate",
+        "evergreen.paired",
+        "evergreen.release",
+        "evergreen.reliability",
+        "evergreen.sequential",
+    ),
     ("evergreen.spec", "evergreen.settings"),
     ("evergreen.types", "evergreen.errors"),
 ]
