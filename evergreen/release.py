@@ -6,21 +6,24 @@ part of the traffic and the champion once it takes all of it; the champion it re
 To add a guardrail, write a function returning a `Check` and list it in `judge`.
 """
 
+import math
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from evergreen.errors import InvalidTransition
+from evergreen.sequential import confidence_sequence
 from evergreen.spec import ReleaseConfig
 from evergreen.types import Check, LiveFigures, Release, ReleaseDecision
 
 
 def start(release: Release | None, *, model: str, version: int, share: float, at: datetime) -> Release:
-    """Open a gated version as challenger at `share` (0..1].
+    """Open a gated version as challenger at `share` [0..1]; at 0 it stands in the shadow.
 
     Where there is no champion, or where `share` is 1, it becomes champion at once. A challenger that is still open is
     superseded: the newer version was judged on newer rows. Raises `InvalidTransition` when the version serves already.
     """
-    if not 0.0 < share <= 1.0:
-        raise InvalidTransition(f"{model}: version {version} cannot start at a share of {share}; give one in (0, 1]")
+    if not 0.0 <= share <= 1.0:
+        raise InvalidTransition(f"{model}: version {version} cannot start at a share of {share}; give one in [0, 1]")
     if release is None:
         return Release(model=model, revision=1, champion=version, changed_at=at)
     if version in (release.champion, release.challenger):
@@ -74,19 +77,27 @@ def judge(
     challenger: LiveFigures,
     config: ReleaseConfig,
     now: datetime,
+    days: Sequence[float] = (),
 ) -> ReleaseDecision:
     """What to do with the challenger, from what it did since the release last changed.
 
-    A broken guardrail rolls back at once, dwell or not, as soon as there are enough rows to believe it; then the dwell
-    decides between holding and the next of `config.steps`. Labelled figures count once enough outcomes are in.
+    `days` are the mean differences in loss, challenger minus champion, of the days since it was started, oldest first.
+    A broken guardrail rolls back at once, dwell or not, as soon as there are enough rows to believe it; a proved rise in loss
+    needs no more proof. Then the dwell decides between holding and the next of `config.steps`. Labelled figures count once
+    enough outcomes are in.
     """
     _need_challenger(release, "judge")
     rows, dwell = _rows(challenger, config), _dwell(release, config, now)
-    guardrails = (_latency(challenger, config), _live_log_loss(champion, challenger, config))
-    checks = (rows, *guardrails, dwell)
-    broken = tuple(check.reason for check in guardrails if not check.passed)
+    guardrails = (
+        _errors(challenger, config),
+        _latency(challenger, config),
+        _live_log_loss(champion, challenger, config),
+    )
+    proof = _not_proved_worse(challenger, days, config)
+    checks = (rows, *guardrails, proof, dwell)
+    broken = tuple(check.reason for check in (*guardrails, proof) if not check.passed)
     waiting = tuple(check.reason for check in (rows, dwell) if not check.passed)
-    if broken and rows.passed:
+    if broken and (rows.passed or not proof.passed):
         return ReleaseDecision(revision=release.revision, action="roll_back", checks=checks, reasons=broken)
     if waiting:
         return ReleaseDecision(revision=release.revision, action="hold", checks=checks, reasons=waiting)
@@ -124,6 +135,37 @@ def _dwell(release: Release, config: ReleaseConfig, now: datetime) -> Check:
         rule=f"[release].dwell_hours = {config.dwell_hours:g}",
         reason=f"{hours:.1f} h at a share of {release.challenger_share:.0%}, "
         f"{'at least' if passed else 'less than'} {config.dwell_hours:g} h",
+    )
+
+
+def _errors(challenger: LiveFigures, config: ReleaseConfig) -> Check:
+    share = challenger.failed / max(challenger.rows, 1)
+    passed = share <= config.max_error_share
+    return Check(
+        name="errors",
+        passed=passed,
+        figure=share,
+        rule=f"[release].max_error_share = {config.max_error_share:g}",
+        reason=f"version {challenger.version} failed on {challenger.failed:,} of {challenger.rows:,} rows, "
+        f"{'within' if passed else 'above'} a share of {config.max_error_share:g}",
+    )
+
+
+def _not_proved_worse(challenger: LiveFigures, days: Sequence[float], config: ReleaseConfig) -> Check:
+    """May be asked every day: at all looks together a challenger that is no worse is refused with at most 1 - confidence."""
+    found = confidence_sequence(days, config.confidence)
+    bounds = (
+        f"between {found.low:+.4f} and {found.high:+.4f} at every look with {config.confidence:.0%} confidence"
+        if math.isfinite(found.low)
+        else "too few to bound it"
+    )
+    return Check(
+        name="not_proved_worse",
+        passed=found.low <= config.max_proved_loss,
+        figure=found.mean,
+        rule=f"[release].max_proved_loss = {config.max_proved_loss:g} with confidence = {config.confidence:g}",
+        reason=f"version {challenger.version}: loss changes by {found.mean:+.4f} a row over {found.days} days of the same "
+        f"rows, {bounds}; a rise above {config.max_proved_loss:.4f} must not be proved",
     )
 
 

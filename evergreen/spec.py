@@ -232,14 +232,24 @@ class RetrainConfig(Table):
 class ReleaseConfig(Table):
     """How does a gated version take over? The `[release]` table."""
 
-    steps: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = (0.1, 1.0)
-    """Share of the traffic at each step; the last is 1."""
+    steps: tuple[Share, ...] = (0.0, 0.05, 0.25, 0.5, 1.0)
+    """Share of the traffic at each step; the last is 1. At 0 the challenger stands in the shadow: it scores what the champion
+    answers. `[1.0]` alone gives a gated version everything at once (blue-green)."""
+    shadow: bool = True
+    """While a challenger is open both versions score every row, so that they are compared on the same rows. Costs the
+    scoring twice; without it they are compared on the rows each answered, which takes a hundred times as many."""
     dwell_hours: NonNegativeFloat = 24
     """How long a step lasts at least."""
     min_rows: NonNegativeInt = 100
     """Answers the challenger must have given at a step."""
     max_latency_ms: PositiveFloat = 250.0
     """Roll back when the challenger's p99 is above."""
+    max_error_share: Share = 0.001
+    """Roll back when the challenger fails on more of the rows than this; the champion answers those."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Of the daily comparison on the same rows, over all looks of a release together."""
+    max_proved_loss: NonNegativeFloat = 0.0
+    """Roll back when it is proved with that confidence that the challenger's loss rises by more than this, days as the unit."""
     max_live_loss: PositiveFloat = 0.25
     """Roll back when the challenger's log loss on matured live rows is this much above the champion's."""
     min_live_labels: PositiveInt = 200
@@ -247,6 +257,10 @@ class ReleaseConfig(Table):
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
+        if self.steps[:1] == (0.0,) and not self.shadow:
+            raise ValueError(
+                "steps begin in the shadow (0.0), but shadow = false: nothing would be asked of the challenger"
+            )
         if not self.steps or list(self.steps) != sorted(set(self.steps)) or self.steps[-1] != 1.0:
             raise ValueError(f"steps {list(self.steps)} must rise and end at 1.0, for example [0.1, 0.5, 1.0]")
         return self

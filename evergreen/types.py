@@ -326,6 +326,11 @@ class Prediction(Fact):
     stale: tuple[str, ...] = ()
     """Feature views whose values were missing or older than their TTL, and so not used."""
     latency_ms: NonNegativeFloat
+    shadow_version: int | None = None
+    """The other version of an open release, which scored the same row beside; nobody was told what it said."""
+    shadow_score: float | None = None
+    """None where it failed."""
+    shadow_latency_ms: NonNegativeFloat | None = None
 
 
 class FeatureDrift(Fact):
@@ -433,24 +438,28 @@ class Release(Fact):
     champion: int | None = None
     challenger: int | None = None
     challenger_share: Share = 0.0
+    """Of the traffic; at 0 it stands in the shadow: it scores what the champion answers."""
     previous: int | None = None
     changed_at: Utc
     """Logical time of the last change; a challenger's dwell counts from here."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.challenger is None) != (self.challenger_share == 0.0):
-            raise ValueError(f"challenger {self.challenger} with share {self.challenger_share}: both or neither")
+        if self.challenger is None and self.challenger_share != 0.0:
+            raise ValueError(f"a share of {self.challenger_share} without a challenger")
         if self.challenger is not None and self.challenger == self.champion:
             raise ValueError(f"version {self.champion} cannot be champion and challenger at once")
         return self
 
 
 class LiveFigures(Fact):
-    """What one role did in production since the release last changed."""
+    """What one version did in production since the release last changed, answering or scoring beside the other."""
 
     version: int
     rows: NonNegativeInt
+    """That it was asked to score."""
+    failed: NonNegativeInt = 0
+    """Of them: it raised, and the champion answered."""
     labelled: NonNegativeInt
     scores: Scores | None
     p99_latency_ms: NonNegativeFloat

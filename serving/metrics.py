@@ -38,6 +38,9 @@ class Metrics:
             "prediction", "Lookup and scoring of one batch, as `latency_ms` in the log", "model", "version"
         )
         self.rows = counter("rows", "Rows answered", "model", "version", "role")
+        self.shadow_failures = counter(
+            "shadow_failures", "Rows on which the version beside the one that answered failed", "model", "version"
+        )
         self.unknown_entities = counter(
             "unknown_entities", "Rows with an entity the online store has never seen", "model", "policy"
         )

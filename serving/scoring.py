@@ -4,8 +4,10 @@ Routes each row to a version, scores each version's rows as one batch, and hands
 is what was scored, cell by cell. Not here: HTTP (`routes.py`), loading (`loaded.py`), writing (`log_writer.py`).
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, uuid4, uuid5
@@ -23,7 +25,9 @@ from serving.log_writer import LogWriter
 from serving.metrics import Metrics
 from serving.routing import Role, roles
 
-ROLES: tuple[Role, Role] = ("champion", "challenger")
+ROLES: tuple[Role, Role] = ("challenger", "champion")
+"""In this order: where a challenger fails, the champion answers."""
+logger = logging.getLogger(__name__)
 PREDICTIONS = uuid5(NAMESPACE_URL, "evergreen/predictions")
 
 
@@ -81,15 +85,55 @@ class Scorer:
                 continue
             begun = time.perf_counter()
             version = _version_of(loaded, role)
-            cells, scores = _score_rows(loaded.versions[version], examples, where)
+            try:
+                cells, scores = _score_rows(loaded.versions[version], examples, where)
+            except Exception:
+                if role == "champion" or not loaded.spec.release.shadow:
+                    raise
+                routed[where] = "champion"  # beside whom it is asked once more, and its failure is logged
+                continue
             # A version is charged for the lookup and its own scoring, not for the other version's.
             seconds = looked_up_seconds + time.perf_counter() - begun
             self._metrics.prediction_seconds.labels(loaded.spec.name, version).observe(seconds)
             self._metrics.rows.labels(loaded.spec.name, version, role).inc(where.size)
-            latency_ms = 1000 * seconds / (where.size if share_latency else 1)
-            for row, features, score in zip(where.tolist(), cells, scores, strict=True):
-                answers[row] = _prediction(loaded, examples, row, version, role, score, features, latency_ms)
+            rows_a_latency = where.size if share_latency else 1
+            latency_ms = 1000 * seconds / rows_a_latency
+            beside = self._score_beside(loaded, role, examples, where)
+            shadow_ms = None if beside is None else 1000 * (looked_up_seconds + beside.seconds) / rows_a_latency
+            for place, (row, features, score) in enumerate(zip(where.tolist(), cells, scores, strict=True)):
+                answer = _prediction(loaded, examples, row, version, role, score, features, latency_ms)
+                if beside is not None:
+                    said = None if beside.scores is None else beside.scores[place]
+                    shadow = {"version": beside.version, "score": said, "latency_ms": shadow_ms}
+                    answer = answer.model_copy(update={f"shadow_{name}": value for name, value in shadow.items()})
+                answers[row] = answer
         return [answers[row] for row in range(len(examples))]
+
+    def _score_beside(
+        self, loaded: LoadedModel, role: Role, examples: Examples, where: NDArray[np.intp]
+    ) -> "Beside | None":
+        """What the version that does not answer says of the rows; its failure is no failure of the answer."""
+        other: Role = "champion" if role == "challenger" else "challenger"
+        if loaded.release.challenger is None or not loaded.spec.release.shadow:
+            return None
+        version, begun = _version_of(loaded, other), time.perf_counter()
+        try:
+            scores = _score_rows(loaded.versions[version], examples, where)[1]
+        except Exception as error:
+            self._metrics.shadow_failures.labels(loaded.spec.name, version).inc(where.size)
+            logger.warning("%s version %d failed beside the answer: %s", loaded.spec.name, version, error)
+            return Beside(version, None, time.perf_counter() - begun)
+        return Beside(version, scores, time.perf_counter() - begun)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What the other version said of some rows."""
+
+    version: int
+    scores: list[float] | None
+    """None: it failed."""
+    seconds: float
 
 
 def prediction_id(model: str, example_id: str, as_of: datetime, version: int) -> str:

@@ -42,16 +42,27 @@ def start_canary(spec: ModelSpec, version: int, reason: str, as_of: datetime) ->
 
 @task(retries=2, retry_delay_seconds=1)
 def judge_challenger(spec: ModelSpec, as_of: datetime) -> ReleaseDecision | None:
-    """Look at what the challenger did since its last step; None when there is no challenger."""
+    """Look at what the challenger did, since its last step and day by day since its start; None when there is none."""
     from evergreen.monitoring.performance import live_figures
+    from evergreen.monitoring.shadow import paired_days
 
     with wiring().records() as records:
         release = records.releases.current(spec.name)
         if release is None or release.challenger is None:
             return None
-        frame = records.predictions.since(spec.name, release.changed_at, as_of)
-    champion = None if release.champion is None else live_figures(frame, release.champion)
-    decision = judge(release, champion, live_figures(frame, release.challenger), spec.release, as_of)
+        since = records.releases.challenger_since(spec.name) or release.changed_at
+        frame = records.predictions.since(spec.name, since, as_of)
+    assert release.champion is not None  # a challenger without one would have become it
+    days = paired_days(
+        frame,
+        champion=release.champion,
+        challenger=release.challenger,
+        as_of=as_of,
+        min_label_share=spec.monitor.min_label_share,
+    )
+    frame = frame[frame["event_timestamp"] >= release.changed_at]
+    champion, challenger = live_figures(frame, release.champion), live_figures(frame, release.challenger)
+    decision = judge(release, champion, challenger, spec.release, as_of, list(days.values()))
     create_table_artifact(
         key="release", table=[check.model_dump() for check in decision.checks], description="; ".join(decision.reasons)
     )

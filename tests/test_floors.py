@@ -21,6 +21,7 @@ FLOORS = [
         "evergreen.reliability",
         "evergreen.rival",
         "evergreen.tuning",
+        "evergreen.sequential",
     ),
     ("evergreen.spec", "evergreen.settings"),
     ("evergreen.types", "evergreen.errors"),

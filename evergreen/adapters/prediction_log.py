@@ -28,6 +28,9 @@ COLUMNS = {
     "role": "object",
     "score": "float64",
     "latency_ms": "float64",
+    "shadow_version": "float64",
+    "shadow_score": "float64",
+    "shadow_latency_ms": "float64",
     "label": "float64",
     "label_timestamp": "datetime64[us, UTC]",
 }

@@ -150,6 +150,15 @@ class ReleaseStore:
             return None  # somebody changes it at this moment, and writes both
         return f"its row was {'gone' if row is None else row.model_dump_json()}, its journal ends with {told.model_dump_json()}"
 
+    def challenger_since(self, model: str) -> datetime | None:
+        """Logical time at which the challenger that is open now was started; None where none is."""
+        current, since = self.current(model), None
+        for entry in reversed(self.journal(model)):
+            if current is None or current.challenger is None or entry.after.challenger != current.challenger:
+                break
+            since = entry.at
+        return since
+
     def journalled(self) -> list[str]:
         """Every model that ever had a release, by name."""
         return list(self._session.scalars(select(JournalRow.model).distinct().order_by(JournalRow.model)))

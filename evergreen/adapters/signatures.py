@@ -77,7 +77,21 @@ class Signatures:
 
     def _private_key(self) -> Ed25519PrivateKey:
         if not self._signing_key.exists():
-            self._make_keys()
+            key = Ed25519PrivateKey.generate()
+            _place(self._signing_key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
+            # Of two processes that make one at once the first one's stays, and both read that.
+            self._trust(self._read_private_key())
+        key = self._read_private_key()
+        if not any(self._trusted_keys.glob("*.pem")):
+            self._trust(key)  # whoever made it died before this
+        elif not self._trusts(key):
+            raise ConfigurationError(
+                f"the key {self._signing_key} is not among the trusted ones in {self._trusted_keys}, so nobody would serve what "
+                f"it seals. Add its public half there ({key_id(key.public_key())}.pem), or take the key away to have one made."
+            )
+        return key
+
+    def _read_private_key(self) -> Ed25519PrivateKey:
         if self._signing_key.stat().st_mode & 0o007:
             raise ConfigurationError(
                 f"everybody may read the signing key {self._signing_key}: chmod 600 it, and make another if it was seen"
@@ -94,15 +108,12 @@ class Signatures:
             )
         return key
 
-    def _make_keys(self) -> None:
-        """A pair; of two processes that make one at once, the first one's private key stays."""
-        key = Ed25519PrivateKey.generate()
+    def _trust(self, key: Ed25519PrivateKey) -> None:
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        # The public half first: a private key without one would seal what nobody believes.
         _place(self._trusted_keys / f"{key_id(key.public_key())}.pem", public, mode=0o644)
-        if not _place(self._signing_key, private, mode=0o600):
-            (self._trusted_keys / f"{key_id(key.public_key())}.pem").unlink(missing_ok=True)
+
+    def _trusts(self, key: Ed25519PrivateKey) -> bool:
+        return key_id(key.public_key()) in {key_id(trusted) for trusted in self._public_keys()}
 
     def _public_keys(self) -> Iterator[Ed25519PublicKey]:
         for path in sorted(self._trusted_keys.glob("*.pem")):

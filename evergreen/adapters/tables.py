@@ -89,6 +89,9 @@ class PredictionRow(Base):
     features: Mapped[dict[str, Any]]
     stale: Mapped[list[Any]]
     latency_ms: Mapped[float]
+    shadow_version: Mapped[int | None]
+    shadow_score: Mapped[float | None]
+    shadow_latency_ms: Mapped[float | None]
 
 
 class OutcomeRow(Base):

@@ -9,6 +9,7 @@ Called by the watch flow. To report another figure, add it to `evergreen.evaluat
 import pandas as pd
 
 from evergreen.evaluation import score_rows
+from evergreen.monitoring.shadow import said_by
 from evergreen.monitoring.windows import in_window, require_columns
 from evergreen.spec import MonitorConfig
 from evergreen.types import LiveFigures, PerformanceReport, Window
@@ -62,17 +63,18 @@ def waits_for_labels(report: PerformanceReport, config: MonitorConfig) -> str | 
 
 
 def live_figures(frame: pd.DataFrame, version: int) -> LiveFigures:
-    """Counts, figures and latency of `version` over `frame`: as `performance` takes it, with `latency_ms`.
+    """Counts, figures and latency of `version` over `frame`: as `performance` takes it, with what was said beside.
 
     Figures are over the outcomes that are in, so they favour what is known early; they are None below two outcomes.
     """
-    require_columns(frame, (*NEEDED, "latency_ms"))
-    served = frame[frame["version"] == version]
+    asked = said_by(frame, version)
+    served = asked[asked["score"].notna()]
     labelled = served[served["label"].notna()]
     labels, scores = labelled["label"].to_numpy(dtype=int), labelled["score"].to_numpy(dtype=float)
     return LiveFigures(
         version=version,
-        rows=len(served),
+        rows=len(asked),
+        failed=len(asked) - len(served),
         labelled=len(labelled),
         scores=score_rows(labels, scores) if len(labelled) > 1 else None,
         p99_latency_ms=float(served["latency_ms"].quantile(0.99)) if len(served) else 0.0,

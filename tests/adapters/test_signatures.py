@@ -94,6 +94,17 @@ def test_a_key_is_made_for_its_owner_alone_and_one_that_others_may_read_is_refus
         sealed(keys)
 
 
+def test_a_key_whose_public_half_is_trusted_no_more_seals_nothing(keys: Signatures, tmp_path: Path) -> None:
+    sealed(keys)
+    (old,) = (tmp_path / "keys" / "trusted").glob("*.pem")
+    (tmp_path / "keys" / "signing.pem").rename(tmp_path / "old.pem")
+    sealed(keys)
+    old.unlink()
+
+    with pytest.raises(ConfigurationError, match="nobody would serve what it seals"):
+        sealed(Signatures(tmp_path / "old.pem", tmp_path / "keys" / "trusted"))
+
+
 def test_a_key_that_is_none_is_named(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text("secret")

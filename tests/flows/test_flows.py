@@ -127,7 +127,7 @@ def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
         roll_out(MODEL, "rollback", end)
 
     assert reconcile() == ()
-    world.registry.mirror(back.model_copy(update={"champion": 2}))  # a hand in MLflow
+    world.registry._client.set_registered_model_alias(MODEL, "champion", "2")  # a hand in MLflow
     assert {finding.kind for finding in reconcile()} == {"moved_by_hand"}
     assert world.registry.mirrored(MODEL) == ({"champion": 1}, back)
 

@@ -1,5 +1,5 @@
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -185,6 +185,57 @@ def test_rows_without_a_name_or_a_moment_are_refused(bench: Bench, column: str) 
 
 def test_an_empty_frame_has_no_answers(bench: Bench) -> None:
     assert bench.scorer.answer_joined(bench.model("empty"), a_frame().head(0)) == []
+
+
+def test_both_versions_of_an_open_release_score_every_row_and_one_is_told(bench: Bench) -> None:
+    answers = bench.scorer.answer_joined(bench.model("both", share=0.5), a_frame())
+
+    for answer in answers:
+        assert {answer.version, answer.shadow_version} == {1, 2}
+        cells = {name: [cell] for name, cell in answer.features.items()}
+        assert answer.shadow_version is not None
+        assert answer.shadow_score == pytest.approx(bench.versions[answer.shadow_version].score(cells)[0], abs=1e-6)
+    logged = bench.logged("both").set_index("prediction_id")
+    assert logged.loc[answers[0].prediction_id, "shadow_score"] == answers[0].shadow_score
+    assert logged["shadow_latency_ms"].gt(0).all()
+
+
+def test_a_challenger_in_the_shadow_scores_what_the_champion_answers(bench: Bench) -> None:
+    shadow = bench.model("shadow", share=0.5)
+    shadow = replace(shadow, release=shadow.release.model_copy(update={"challenger_share": 0.0}))
+
+    answers = bench.scorer.answer_joined(shadow, a_frame())
+
+    assert {(answer.version, answer.role, answer.shadow_version) for answer in answers} == {(1, "champion", 2)}
+
+
+def test_a_champion_alone_or_a_spec_without_shadow_scores_once(bench: Bench) -> None:
+    alone, split = bench.model("once"), bench.model("split", share=0.5)
+    release = split.spec.release.model_copy(update={"shadow": False})
+    split = replace(split, spec=split.spec.model_copy(update={"release": release}))
+
+    for model in (alone, split):
+        answers = bench.scorer.answer_joined(model, a_frame())
+        assert {answer.shadow_version for answer in answers} == {None}
+
+
+def test_where_a_challenger_fails_the_champion_answers_and_the_failure_is_logged(bench: Bench) -> None:
+    class Broken:
+        inputs = INPUTS
+
+        def score(self, columns: Any) -> Any:
+            raise RuntimeError(f"a kernel is missing for {len(columns)} columns")
+
+    broken = bench.model("broken", share=0.5)
+    broken = replace(broken, versions={1: bench.versions[1], 2: Broken()})
+
+    answers = bench.scorer.answer_joined(broken, a_frame())
+
+    assert [answer.version for answer in answers] == [1] * 50
+    logged = bench.logged("broken")
+    assert (logged["shadow_version"] == 2).all()
+    assert logged["shadow_score"].isna().all()
+    assert counted(bench.metrics, "shadow_failures_total", model="broken", version="2") == 50
 
 
 def test_rows_are_counted_by_version_and_role(bench: Bench) -> None:

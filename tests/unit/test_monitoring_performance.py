@@ -26,6 +26,9 @@ def answers(rows: int = 700, *, version: int = 1, bias: float = 0.0, seed: int =
             "version": version,
             "score": np.clip(chance + bias, 0.01, 0.99),
             "label": (rng.uniform(size=rows) < chance).astype(float),
+            "shadow_version": np.nan,
+            "shadow_score": np.nan,
+            "shadow_latency_ms": np.nan,
         }
     )
 
@@ -37,7 +40,7 @@ def report(frame: pd.DataFrame, version: int = 1, config: MonitorConfig = CONFIG
 def test_the_figures_are_those_of_evaluation_over_the_labelled_rows() -> None:
     frame = answers()
     frame.loc[::10, "label"] = np.nan
-    labelled = frame.dropna()
+    labelled = frame.dropna(subset="label")
 
     found = report(frame)
 

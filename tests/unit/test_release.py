@@ -48,7 +48,15 @@ def test_a_version_that_serves_cannot_be_started_again(version: int) -> None:
         start(a_release(champion=1, challenger=2), model="flight_delay", version=version, share=0.1, at=LATER)
 
 
-@pytest.mark.parametrize("share", [-0.1, 0.0, 1.1])
+def test_a_challenger_may_start_in_the_shadow_and_step_out_of_it() -> None:
+    shadow = start(a_release(champion=1), model="flight_delay", version=2, share=0.0, at=LATER)
+
+    assert (shadow.challenger, shadow.challenger_share) == (2, 0.0)
+    assert next_share(shadow, ReleaseConfig()) == 0.05
+    assert step(shadow, share=0.05, at=LATER).challenger_share == 0.05
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_share_outside_the_traffic_is_refused(share: float) -> None:
     with pytest.raises(InvalidTransition, match="share"):
         start(a_release(), model="flight_delay", version=2, share=share, at=LATER)
@@ -200,7 +208,7 @@ def test_a_challenger_that_behaves_takes_the_next_step() -> None:
     decision = judge(CANARY, some_live_figures(version=1), some_live_figures(), CONFIG, LATER)
 
     assert decision.action == "advance"
-    assert decision.reasons[0] == "4 checks hold; next share 50%"
+    assert decision.reasons[0] == "6 checks hold; next share 50%"
     assert all(check.rule and check.reason for check in decision.checks)
 
 
@@ -246,6 +254,39 @@ def test_a_challenger_that_is_clearly_worse_on_live_outcomes_is_rolled_back() ->
     assert decision.reasons == (
         "version 2: live log loss 0.760 on 800 rows, champion 0.500 on 800, above the rise of 0.250 allowed",
     )
+
+
+def test_a_challenger_that_fails_on_rows_is_rolled_back_without_waiting() -> None:
+    failing = some_live_figures(rows=1_000).model_copy(update={"failed": 2})
+
+    decision = judge(CANARY, some_live_figures(version=1), failing, CONFIG, MAY + HOUR)
+
+    assert decision.action == "roll_back"
+    assert decision.reasons == ("version 2 failed on 2 of 1,000 rows, above a share of 0.001",)
+
+
+def test_days_that_prove_a_rise_roll_back_even_where_the_step_has_few_rows() -> None:
+    few = some_live_figures(rows=1, labelled=0)
+
+    decision = judge(CANARY, some_live_figures(version=1), few, CONFIG, LATER, [0.05, 0.06, 0.05, 0.055])
+
+    assert decision.action == "roll_back"
+    assert "loss changes by +0.0537 a row over 4 days of the same rows" in decision.reasons[0]
+
+
+@pytest.mark.parametrize("days", [[], [9.0], [0.05, -0.04, 0.06, -0.03], [-0.05, -0.06, -0.05, -0.055]])
+def test_days_that_prove_no_rise_hold_nobody_up(days: list[float]) -> None:
+    assert judge(CANARY, some_live_figures(version=1), some_live_figures(), CONFIG, LATER, days).action == "advance"
+
+
+def test_a_rise_within_what_is_allowed_is_none() -> None:
+    config = CONFIG.model_copy(update={"max_proved_loss": 0.1})
+
+    decision = judge(
+        CANARY, some_live_figures(version=1), some_live_figures(), config, LATER, [0.05, 0.06, 0.05, 0.055]
+    )
+
+    assert decision.action == "advance"
 
 
 @pytest.mark.parametrize(("champion_labels", "challenger_labels"), [(800, 199), (199, 800), (0, 0)])

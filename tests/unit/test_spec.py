@@ -61,7 +61,7 @@ def test_every_fault_is_named_at_once() -> None:
     assert "[train].rank; did you mean 'ranks'?" in str(error.value)
 
 
-@pytest.mark.parametrize("steps", [[], [0.5], [0.5, 0.1, 1.0], [0.1, 0.1, 1.0], [0.0, 1.0], [0.5, 1.5]])
+@pytest.mark.parametrize("steps", [[], [0.5], [0.5, 0.1, 1.0], [0.1, 0.1, 1.0], [-0.1, 1.0], [0.5, 1.5]])
 def test_release_steps_rise_to_one(steps: list[float]) -> None:
     with pytest.raises(SpecError, match="steps"):
         parse_spec(a_raw_spec() | {"release": {"steps": steps}})
