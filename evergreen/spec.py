@@ -197,6 +197,10 @@ class GateConfig(Table):
     that confidence, all judged slices taken together (Holm)."""
     min_slice_rows: PositiveInt = 300
     """Slices with fewer rows are not judged."""
+    max_artifact_mb: PositiveFloat | None = None
+    """Absolute: of the artifact's files together. Unset: shown and decides nothing."""
+    max_row_ms: PositiveFloat | None = None
+    """Absolute: of scoring one row, at the 99th percentile, on the machine that judges. Unset: shown and decides nothing."""
 
 
 class MonitorConfig(Table):
@@ -235,6 +239,10 @@ class ReleaseConfig(Table):
     steps: tuple[Share, ...] = (0.0, 0.05, 0.25, 0.5, 1.0)
     """Share of the traffic at each step; the last is 1. At 0 the challenger stands in the shadow: it scores what the champion
     answers. `[1.0]` alone gives a gated version everything at once (blue-green)."""
+    approval: Literal["auto", "manual"] = "auto"
+    """Manual: a version that passed waits for a person's yes in Prefect's UI before it takes part."""
+    approval_hours: PositiveFloat = 24.0
+    """How long it waits; no answer is a no."""
     shadow: bool = True
     """While a challenger is open both versions score every row, so that they are compared on the same rows. Costs the
     scoring twice; without it they are compared on the rows each answered, which takes a hundred times as many."""

@@ -278,6 +278,17 @@ class Check(Fact):
     reason: str
 
 
+class Footprint(Fact):
+    """What a candidate costs who serves it."""
+
+    size_bytes: NonNegativeInt
+    """Of the artifact's files."""
+    p99_row_ms: NonNegativeFloat
+    """Of scoring one row alone, as a request with one row is scored."""
+    rows: PositiveInt
+    """That were timed."""
+
+
 class GateDecision(Fact):
     """May this candidate replace the champion?"""
 

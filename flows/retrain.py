@@ -13,9 +13,10 @@ from prefect import flow
 from evergreen.types import Abandoned, Cause, Outcome
 from evergreen.wiring import wiring
 from tasks.admission import ask, finish, held
+from tasks.approval import approval
 from tasks.evidence import show_evidence
 from tasks.features import refresh_features
-from tasks.gate import evaluate_candidate, evaluate_champion, judge
+from tasks.gate import evaluate_candidate, evaluate_champion, judge, measure
 from tasks.moment import moment
 from tasks.plots import draw
 from tasks.registry import register
@@ -54,18 +55,18 @@ def retrain(
 
         evaluation = evaluate_candidate(spec, candidate, training_set)
         champion = evaluate_champion(spec, training_set)  # scored again now, on the same rows
-        decision = judge(evaluation, champion, baselines, spec.gate)
+        decision = judge(evaluation, champion, baselines, measure(candidate, training_set), spec.gate)
 
         # Refusals are recorded too.
         version = register(spec, candidate, evaluation, champion, baselines, decision, cause)
         draw(spec, candidate, evaluation, champion, version)
         release = None
-        if decision.passed:
+        answer = approval(spec, version) if decision.passed else None
+        if answer is not None and answer.approve:
             release = start_canary(spec, version.version, f"passed the gate, asked for by {cause}", request.as_of)
             mirror_aliases(release)
         outcome = "passed" if decision.passed else "refused"
         show_evidence(spec, request, training_set, version, decision, release)
         closed = finish(request, version.version, f"version {version.version} {outcome}")
-    return Outcome(
-        model=model, verdict=outcome, reasons=decision.reasons, request=closed, version=version, release=release
-    )
+    reasons = decision.reasons if answer is None or answer.approve else (f"not approved: {answer.reason}",)
+    return Outcome(model=model, verdict=outcome, reasons=reasons, request=closed, version=version, release=release)

@@ -1,18 +1,34 @@
 """Score candidate and champion on the same held-out rows, and judge."""
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
+from evergreen.budgets import within_budgets
 from evergreen.gate import decide
 from evergreen.spec import GateConfig, ModelSpec
-from evergreen.types import Baselines, Digest, Evaluation, GateDecision, ModelVersion, TrainedModel, TrainingSet
+from evergreen.types import (
+    Baselines,
+    Digest,
+    Evaluation,
+    Footprint,
+    GateDecision,
+    ModelVersion,
+    TrainedModel,
+    TrainingSet,
+)
 from evergreen.wiring import wiring
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+TIMED_ROWS = 200
+WARM_ROWS = 20
 
 
 @task
@@ -32,9 +48,31 @@ def evaluate_champion(spec: ModelSpec, training_set: TrainingSet) -> Evaluation 
 
 
 @task
-def judge(candidate: Evaluation, champion: Evaluation | None, baselines: Baselines, rules: GateConfig) -> GateDecision:
+def measure(candidate: TrainedModel, training_set: TrainingSet) -> Footprint:
+    """Weigh the artifact, and score held-out rows one at a time, as serving scores a request of one."""
+    from evergreen.adapters.feature_tables import load_training_set
+    from evergreen.training.predictor import Predictor
+
+    predictor = Predictor.load(candidate.uri, candidate.digest)
+    rows = load_training_set(training_set).tail(TIMED_ROWS + WARM_ROWS)
+    seconds = []
+    for place in range(len(rows)):
+        columns = {name: rows[name].to_numpy()[place : place + 1] for name in predictor.inputs}
+        started = time.perf_counter()
+        predictor.score(columns)
+        seconds.append(time.perf_counter() - started)
+    timed = seconds[WARM_ROWS:] or seconds
+    size = sum(file.stat().st_size for file in Path(candidate.uri).rglob("*") if file.is_file())
+    return Footprint(size_bytes=size, p99_row_ms=1000 * float(np.quantile(timed, 0.99)), rows=len(timed))
+
+
+@task
+def judge(
+    candidate: Evaluation, champion: Evaluation | None, baselines: Baselines, footprint: Footprint, rules: GateConfig
+) -> GateDecision:
     """Decide, and put every check on the flow run's page."""
-    decision = decide(candidate, champion, rules, baselines)
+    checks = (*decide(candidate, champion, rules, baselines).checks, *within_budgets(footprint, rules))
+    decision = GateDecision(checks=checks)
     create_table_artifact(
         key="gate",
         table=[

@@ -14,6 +14,8 @@ FLOORS = [
     ("evergreen.wiring",),
     ("evergreen.adapters", "evergreen.training", "evergreen.monitoring"),
     (
+        "evergreen.budgets",
+        "evergreen.card",
         "evergreen.evaluation",
         "evergreen.gate",
         "evergreen.paired",

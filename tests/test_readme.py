@@ -29,7 +29,7 @@ def test_every_picture_is_there(image: str) -> None:
     assert (ROOT / image).stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("variable", sorted(set(re.findall(r"EVERGREEN_([A-Z_]+)", README))))
+@pytest.mark.parametrize("variable", sorted(set(re.findall(r"EVERGREEN_([A-Z0-9_]+)", README))))
 def test_every_variable_it_names_is_a_setting(variable: str) -> None:
     assert f"    {variable.lower()}: " in (ROOT / "evergreen" / "settings.py").read_text()
 

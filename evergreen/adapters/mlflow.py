@@ -36,6 +36,7 @@ from mlflow.types import ColSpec, DataType, Schema
 
 from evergreen.adapters import lineage, mlflow_aliases
 from evergreen.adapters.signatures import Signatures
+from evergreen.card import model_card
 from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
@@ -108,6 +109,7 @@ class ModelRegistry:
                 "gate": decision,
                 "spec": spec,
             },
+            model_card(spec, candidate, evaluation, champion, decision, cause),
         )
         model = self._log_model(experiment, run_id, candidate, spec)
         seal = self._signatures.seal(
@@ -276,8 +278,9 @@ class ModelRegistry:
         self._client.log_batch(run_id, params=params)
         self.log_metrics(run_id, metrics)
 
-    def _log_records(self, run_id: str, records: Mapping[str, BaseModel | None]) -> None:
+    def _log_records(self, run_id: str, records: Mapping[str, BaseModel | None], card: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
+            (Path(scratch) / "card.md").write_text(card)
             for name, record in records.items():
                 if record is not None:
                     (Path(scratch) / f"{name}.json").write_bytes(_document(record))

@@ -1,0 +1,35 @@
+"""What a candidate may weigh: bytes of its artifact, and milliseconds to score one row as serving does.
+
+Pure checks over what `tasks/gate.py` measured; they join the checks of `gate.py` in one verdict.
+To add a budget, measure it in `Footprint` and yield a `Check` here.
+"""
+
+from collections.abc import Iterator
+
+from evergreen.spec import GateConfig
+from evergreen.types import Check, Footprint
+
+
+def within_budgets(footprint: Footprint, rules: GateConfig) -> Iterator[Check]:
+    """A check each; shown, and deciding nothing, where the model's file sets no budget."""
+    megabytes, allowed = footprint.size_bytes / 1e6, rules.max_artifact_mb
+    yield Check(
+        name="artifact_size",
+        passed=allowed is None or megabytes <= allowed,
+        figure=megabytes,
+        rule=_rule("max_artifact_mb", allowed),
+        reason=f"the artifact has {megabytes:.2f} MB" + (f", at most {allowed:g} MB allowed" if allowed else ""),
+    )
+    milliseconds, allowed = footprint.p99_row_ms, rules.max_row_ms
+    yield Check(
+        name="row_latency",
+        passed=allowed is None or milliseconds <= allowed,
+        figure=milliseconds,
+        rule=_rule("max_row_ms", allowed),
+        reason=f"scoring one row takes {milliseconds:.2f} ms at the 99th percentile of {footprint.rows:,}"
+        + (f", at most {allowed:g} ms allowed" if allowed else ""),
+    )
+
+
+def _rule(key: str, allowed: float | None) -> str:
+    return f"[gate].{key} = {allowed:g}" if allowed is not None else f"[gate].{key} unset: decides nothing"

@@ -1,0 +1,67 @@
+"""A person's yes, no and silence, through Prefect's own form."""
+
+import threading
+import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+
+import tasks.approval
+from evergreen.settings import ROOT
+from evergreen.spec import ModelSpec, load_spec
+from tasks.approval import approval
+from tests.factories import a_model_version
+from tests.flow_worlds import prefect_api
+
+SPEC = load_spec(ROOT / "models" / "flight_delay.toml")
+
+
+def asking(hours: float, mode: str = "manual") -> ModelSpec:
+    release = SPEC.release.model_copy(update={"approval": mode, "approval_hours": hours})
+    return SPEC.model_copy(update={"release": release})
+
+
+@flow
+def ask(spec: ModelSpec, told: dict[str, str]) -> tuple[bool, str]:
+    """Asks, and tells who runs."""
+    told["run"] = str(flow_run.id)
+    answer = approval(spec, a_model_version())
+    return answer.approve, answer.reason
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.approval, "POLL_SECONDS", 1)
+
+
+def answer_when_paused(told: dict[str, str], given: dict[str, Any]) -> None:
+    with get_client(sync_client=True) as client:
+        for _ in range(600):
+            if "run" in told and client.read_flow_run(UUID(told["run"])).state.is_paused():  # type: ignore[union-attr]
+                client.resume_flow_run(UUID(told["run"]), run_input=given)
+                return
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("approve", [True, False])
+def test_a_person_says_yes_or_no(prefect_api: str, approve: bool) -> None:
+    told: dict[str, str] = {}
+    person = threading.Thread(target=answer_when_paused, args=(told, {"approve": approve, "reason": "looked at it"}))
+    person.start()
+
+    said = ask(asking(hours=0.05), told)
+
+    person.join()
+    assert said == (approve, "looked at it")
+
+
+def test_nobodys_answer_in_time_is_a_no(prefect_api: str) -> None:
+    assert ask(asking(hours=2 / 3600), {}) == (False, f"nobody answered within {2 / 3600:g} h")
+
+
+def test_where_nobody_is_asked_it_is_a_yes_at_once() -> None:
+    assert approval(asking(hours=1, mode="auto"), a_model_version()).approve

@@ -1,0 +1,26 @@
+import pytest
+
+from evergreen.budgets import within_budgets
+from evergreen.spec import GateConfig
+from evergreen.types import Footprint
+
+FOOTPRINT = Footprint(size_bytes=2_500_000, p99_row_ms=4.0, rows=200)
+
+
+def test_without_budgets_both_are_shown_and_decide_nothing() -> None:
+    checks = list(within_budgets(FOOTPRINT, GateConfig()))
+
+    assert [(check.name, check.passed, check.figure) for check in checks] == [
+        ("artifact_size", True, 2.5),
+        ("row_latency", True, 4.0),
+    ]
+    assert all("decides nothing" in check.rule for check in checks)
+
+
+@pytest.mark.parametrize(("megabytes", "milliseconds"), [(2.5, 4.0), (2.4, 4.0), (2.5, 3.9)])
+def test_what_is_above_its_budget_is_refused_with_both_figures(megabytes: float, milliseconds: float) -> None:
+    size, latency = within_budgets(FOOTPRINT, GateConfig(max_artifact_mb=megabytes, max_row_ms=milliseconds))
+
+    assert (size.passed, latency.passed) == (megabytes >= 2.5, milliseconds >= 4.0)
+    assert size.reason == f"the artifact has 2.50 MB, at most {megabytes:g} MB allowed"
+    assert "takes 4.00 ms at the 99th percentile of 200" in latency.reason
