@@ -3,6 +3,7 @@
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
+from evergreen.errors import ArtifactError
 from evergreen.gate import decide
 from evergreen.spec import GateConfig, ModelSpec
 from evergreen.types import Digest, Evaluation, GateDecision, TrainedModel, TrainingSet
@@ -51,7 +52,8 @@ def judge(candidate: Evaluation, champion: Evaluation | None, rules: GateConfig)
 
 
 def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet) -> Evaluation:
-    """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed."""
+    """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed, or
+    it answers another task than the spec's."""
     from evergreen.adapters.feature_tables import load_training_set
     from evergreen.evaluation import evaluate
     from evergreen.training.predictor import Predictor
@@ -59,6 +61,11 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
     rows = load_training_set(training_set)
     rows = rows[rows["event_timestamp"] >= training_set.holdout.start]
     predictor = Predictor.load(uri, digest)
+    if predictor.task != spec.model.task:
+        raise ArtifactError(
+            f"the artifact {digest[:19]}… of {spec.name} is a {predictor.task} model, but [model].task is now "
+            f"{spec.model.task!r}: another question needs a model of another name. Copy the file under one, or put the task back."
+        )
     scores = predictor.score({name: rows[name].to_numpy() for name in predictor.inputs})
     return evaluate(
         model=spec.name,
@@ -69,4 +76,5 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
         scores=scores,
         days=rows["event_timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(),
         slices={name: rows[name].astype(str).to_numpy() for name in spec.data.slices},
+        task=spec.model.task,
     )

@@ -5,14 +5,14 @@ Called by `worker.py` after each step, on every rank; only rank 0 speaks and wri
 
 import time
 
-import torch
-
 from evergreen.errors import CheckpointError
 from evergreen.training import loop
 from evergreen.training.batches import BatchOrder
 from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.dataset import Dataset, Part
+from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
+from evergreen.training.objective import mean_loss
 from evergreen.training.parallel import Place
 from evergreen.training.processes import tell
 
@@ -28,11 +28,12 @@ class Chronicle:
         order: BatchOrder,
         checkpoints: Checkpoints,
         validation: Part,
+        label: Label,
         place: Place,
         checkpoint_seconds: float,
     ) -> None:
         self._order, self._checkpoints, self.place = order, checkpoints, place
-        self._validation = validation
+        self._validation, self._label = validation, label
         self._checkpoint_seconds = checkpoint_seconds
         self._every = max(1, order.steps // _LINES)
         self._said_at = self._saved_at = time.monotonic()
@@ -83,9 +84,8 @@ class Chronicle:
         epoch = self._order.epoch(state.step - 1) + 1
         row = {"step": float(state.step), "epoch": float(epoch), "train_loss": state.epoch_loss / state.epoch_rows}
         if len(self._validation):
-            chances = loop.chances_of(state.network, self._validation.rows)
-            labels = self._validation.targets[:, 0].double()
-            row["validation_loss"] = float(torch.nn.functional.binary_cross_entropy(chances, labels))
+            answers = loop.answer(state.network, self._label, self._validation.rows)
+            row["validation_loss"] = float(mean_loss(self._label, answers, self._validation.targets[:, 0]))
         state.curve.append(row)
         state.epoch_loss, state.epoch_rows = 0.0, 0
         self.say(f"epoch {epoch} done: " + " ".join(f"{name} {row[name]:.4f}" for name in row if name.endswith("loss")))
