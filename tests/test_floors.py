@@ -13,7 +13,7 @@ FLOORS = [
     ("serving",),
     ("evergreen.wiring",),
     ("evergreen.adapters", "evergreen.training", "evergreen.monitoring"),
-    ("evergreen.evaluation", "evergreen.gate", "evergreen.paired", "evergreen.release"),
+    ("evergreen.evaluation", "evergreen.figures", "evergreen.gate", "evergreen.paired", "evergreen.release"),
     ("evergreen.spec", "evergreen.settings"),
     ("evergreen.types", "evergreen.errors"),
 ]
