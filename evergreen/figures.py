@@ -21,6 +21,8 @@ BINS = 10
 """Of the expected calibration error."""
 _CERTAIN = 1e-7
 """Probabilities are kept this far from 0 and 1 in the log loss: one confident miss costs 16, not infinity."""
+MOST_CLASSES = 1_000
+"""A label above is taken for a number that is no class: each class is an output of the network and two figures."""
 _SUM_ERROR = 1e-3
 """The probabilities of a row's classes may add up to this far from 1."""
 
@@ -60,7 +62,9 @@ def odd_labels(task: Task, labels: Floats) -> NDArray[np.bool_]:
     if task == "binary":
         return ~np.isin(labels, (0.0, 1.0))
     right = np.isfinite(labels)
-    return ~(right & (labels >= 0) & (labels == np.floor(labels)) if task == "multiclass" else right)
+    if task == "multiclass":
+        right &= (labels >= 0) & (labels < MOST_CLASSES) & (labels == np.floor(labels))
+    return ~right
 
 
 def row_losses(task: Task, labels: Floats, scores: Floats) -> Floats:
@@ -217,7 +221,7 @@ def _spread(scores: Floats) -> Figures:
 
 LABELS: Mapping[Task, str] = {
     "binary": "0 or 1",
-    "multiclass": "classes from 0 up",
+    "multiclass": f"classes from 0 to {MOST_CLASSES - 1}",
     "regression": "finite numbers",
 }
 """What a label must be, in words."""

@@ -61,7 +61,7 @@ class DataConfig(Table):
     labels: Name
     """Table with `example_id`, the label, and `event_timestamp`: when the label became known."""
     label: str
-    """Column of `labels`: 0 or 1; classes from 0 up; or a number, as `[model].task` has it."""
+    """Column of `labels`: 0 or 1; classes from 0 up, at most 1,000; or a number, as `[model].task` has it."""
     classes: tuple[str, ...] = ()
     """Names of the classes 0, 1, … of a multiclass label, as answers give them. Unset: their numbers, as many as the training
     rows have."""
@@ -183,10 +183,11 @@ class MonitorConfig(Table):
     min_labels: PositiveInt = 500
     """and until there are this many."""
     max_calibration_gap: PositiveFloat = 0.06
-    """Alarm when the mean score is further than this from the share that came true."""
+    """Alarm when the mean score is further than this from the share that came true: of more than two classes, for any of
+    them; in a regression from the mean label, in standard deviations of the window's labels."""
     max_log_loss_rise: PositiveFloat | None = None
-    """Alarm when the log loss is this much above the champion's own at its gate. Unset: shown and starts nothing, since a
-    log loss also rises and falls with the share of ones."""
+    """Alarm when the log loss is this much above the champion's own at its gate; in a regression, the squared error by this
+    share of it. Unset: shown and starts nothing, since a log loss also rises and falls with the share of ones."""
     max_age_days: PositiveInt = 56
     """Alarm when the champion's newest training row is older than this."""
     max_drift_share: Share | None = None
@@ -216,7 +217,8 @@ class ReleaseConfig(Table):
     max_latency_ms: PositiveFloat = 250.0
     """Roll back when the challenger's p99 is above."""
     max_live_loss: PositiveFloat = 0.25
-    """Roll back when the challenger's log loss on matured live rows is this much above the champion's."""
+    """Roll back when the challenger's loss on matured live rows is this much above the champion's: in log loss, or in
+    a regression as a share of the champion's squared error."""
     min_live_labels: PositiveInt = 200
     """and at least this many outcomes are in for it."""
 

@@ -287,6 +287,9 @@ class Prediction(Fact):
     answered_at: Utc
     """Wall clock."""
     score: float
+    """Probability that the label is 1; of more than two classes, that of the most likely one; or the number predicted."""
+    probabilities: dict[str, float] | None = None
+    """By class, in the order of their numbers, of a multiclass model."""
     features: dict[str, Cell]
     stale: tuple[str, ...] = ()
     """Feature views whose values were missing or older than their TTL, and so not used."""
@@ -332,7 +335,7 @@ class PerformanceReport(Fact):
     scores: Scores | None
     """None while too few labels are in."""
     calibration_gap: float | None = None
-    """Mean score minus the share that came true, over the window."""
+    """Mean score minus the share that came true, over the window; of other tasks see `evaluation.calibration_gap`."""
     days: NonNegativeInt = 0
 
     @property

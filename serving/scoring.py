@@ -24,6 +24,8 @@ from serving.metrics import Metrics
 from serving.routing import Role, roles
 
 ROLES: tuple[Role, Role] = ("champion", "challenger")
+Said = tuple[float, dict[str, float] | None]
+"""The score of an answer, and its probabilities by class if it has classes."""
 PREDICTIONS = uuid5(NAMESPACE_URL, "evergreen/predictions")
 
 
@@ -81,14 +83,14 @@ class Scorer:
                 continue
             begun = time.perf_counter()
             version = _version_of(loaded, role)
-            cells, scores = _score_rows(loaded.versions[version], examples, where)
+            cells, answers_of_it = _score_rows(loaded.versions[version], examples, where)
             # A version is charged for the lookup and its own scoring, not for the other version's.
             seconds = looked_up_seconds + time.perf_counter() - begun
             self._metrics.prediction_seconds.labels(loaded.spec.name, version).observe(seconds)
             self._metrics.rows.labels(loaded.spec.name, version, role).inc(where.size)
             latency_ms = 1000 * seconds / (where.size if share_latency else 1)
-            for row, features, score in zip(where.tolist(), cells, scores, strict=True):
-                answers[row] = _prediction(loaded, examples, row, version, role, score, features, latency_ms)
+            for row, features, answer in zip(where.tolist(), cells, answers_of_it, strict=True):
+                answers[row] = _prediction(loaded, examples, row, version, role, answer, features, latency_ms)
         return [answers[row] for row in range(len(examples))]
 
 
@@ -105,15 +107,21 @@ def _version_of(loaded: LoadedModel, role: Role) -> int:
 
 def _score_rows(
     version: Scoring, examples: Examples, where: NDArray[np.intp]
-) -> tuple[list[dict[str, Cell]], list[float]]:
+) -> tuple[list[dict[str, Cell]], list[Said]]:
     missing = [name for name in version.inputs if name not in examples.columns]
     if missing:
         raise DataError(f"the model's inputs {missing} are not among the columns {sorted(examples.columns)}")
     columns = {name: _typed(examples.columns[name], kind)[where] for name, kind in version.inputs.items()}
-    scores = version.score(columns).tolist()
+    said = _said(version.score(columns).tolist(), version.classes)
     names = list(columns)
     rows = zip(*(_cells(column) for column in columns.values()), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows], scores
+    return [dict(zip(names, row, strict=True)) for row in rows], said
+
+
+def _said(scores: list[Any], classes: Sequence[str]) -> list[Said]:
+    if not classes:
+        return [(score, None) for score in scores]
+    return [(max(row), dict(zip(classes, row, strict=True))) for row in scores]
 
 
 def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
@@ -137,7 +145,7 @@ def _prediction(
     row: int,
     version: int,
     role: Role,
-    score: float,
+    said: Said,
     features: dict[str, Cell],
     latency_ms: float,
 ) -> Prediction:
@@ -150,7 +158,8 @@ def _prediction(
         example_id=example_id,
         event_timestamp=moment,
         answered_at=datetime.now(UTC),
-        score=score,
+        score=said[0],
+        probabilities=said[1],
         features=features,
         stale=examples.stale[row],
         latency_ms=latency_ms,

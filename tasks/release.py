@@ -46,8 +46,9 @@ def judge_challenger(spec: ModelSpec, as_of: datetime) -> ReleaseDecision | None
         if release is None or release.challenger is None:
             return None
         frame = records.predictions.since(spec.name, release.changed_at, as_of)
-    champion = None if release.champion is None else live_figures(frame, release.champion)
-    decision = judge(release, champion, live_figures(frame, release.challenger), spec.release, as_of)
+    champion = None if release.champion is None else live_figures(frame, release.champion, spec.model.task)
+    challenger = live_figures(frame, release.challenger, spec.model.task)
+    decision = judge(release, champion, challenger, spec.release, as_of)
     create_table_artifact(
         key="release", table=[check.model_dump() for check in decision.checks], description="; ".join(decision.reasons)
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import orjson
 
 from evergreen.spec import ModelSpec
-from evergreen.types import Cause, Evaluation, GateDecision, TrainedModel
+from evergreen.types import LOSS_NAMES, Cause, Evaluation, GateDecision, TrainedModel
 
 LIBRARIES = (
     "torch",
@@ -100,7 +100,7 @@ def figures(candidate: TrainedModel, evaluation: Evaluation, champion: Evaluatio
     for name, scores in evaluation.slices.items():
         column, _, value = name.partition("=")
         where = re.sub(r"[^\w.\- ]", "_", f"{column}.{value}")
-        found |= {f"slice/{where}/log_loss": scores["log_loss"]}
+        found |= {f"slice/{where}/{LOSS_NAMES[scores.task].figure}": scores.loss}
     return found | {"training/seconds": candidate.seconds, "training/steps": float(candidate.steps)}
 
 

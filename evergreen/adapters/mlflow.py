@@ -7,6 +7,7 @@ Called by tasks and by serving. What a run records is said in `lineage.py`.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import numpy as np
 import orjson
 from pydantic import BaseModel
 from sqlalchemy import make_url
@@ -31,13 +33,13 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from evergreen.adapters import lineage
 from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
-from evergreen.training.artifact import artifact_digest
+from evergreen.training.artifact import MODEL_FILE, artifact_digest
 from evergreen.types import Cause, Digest, Evaluation, GateDecision, ModelVersion, Release, TrainedModel, TrainingSet
 
 LOADER = "evergreen.training.predictor"
@@ -292,7 +294,9 @@ def _first_use(uri: str) -> Iterator[None]:
 def _save_model(folder: Path, run_id: str, model_id: str, candidate: TrainedModel) -> None:
     kinds = {"numeric": DataType.double, "categorical": DataType.string}
     inputs = [ColSpec(kinds[kind], name, required=False) for name, kind in candidate.training_set.features.items()]
-    signature = ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.double)]))
+    classes = json.loads((Path(candidate.uri) / MODEL_FILE).read_bytes()).get("label", {}).get("classes")
+    answers = TensorSpec(np.dtype("float64"), (-1, len(classes))) if classes else ColSpec(DataType.double)
+    signature = ModelSignature(inputs=Schema(inputs), outputs=Schema([answers]))
     mlflow.pyfunc.save_model(
         str(folder),
         loader_module=LOADER,

@@ -189,8 +189,8 @@ def test_calibration_errors_come_of_bins_and_gaps() -> None:
     [
         ("multiclass", [0, 1], [0.5, 0.5], r"\(2,\) labels but \(2,\) scores"),
         ("multiclass", [0], [[0.5, 0.5], [0.5, 0.5]], r"\(1,\) labels but \(2, 2\) scores"),
-        ("multiclass", [0, 0.5], [[0.5, 0.5]] * 2, "labels must be classes from 0 up, found 0.5"),
-        ("multiclass", [0, -1], [[0.5, 0.5]] * 2, "labels must be classes from 0 up, found -1"),
+        ("multiclass", [0, 0.5], [[0.5, 0.5]] * 2, "labels must be classes from 0 to 999, found 0.5"),
+        ("multiclass", [0, -1], [[0.5, 0.5]] * 2, "labels must be classes from 0 to 999, found -1"),
         ("multiclass", [0, 1], [[0.5, 0.6]] * 2, "scores must be probabilities that add up to 1, found .0.5 0.6"),
         ("multiclass", [0, 1], [[0.5, 0.5], [np.nan, 1.0]], "found .nan +1"),
         ("regression", [1.0, np.inf], [1.0, 1.0], "labels must be finite numbers, found inf"),
