@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all test-slow check bench clean
+.PHONY: help demo up rollback test test-all test-slow check bench clean
 
 help:            ## what there is
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/' | sed 's/^/make /'
@@ -23,6 +23,9 @@ demo: $(READY)   ## watch a model rot and be replaced: months of real flights in
 up: $(READY)     ## Prefect, MLflow and the serving API on this machine; Ctrl-C takes them down
 	@exec $(BIN)/python -m stack
 
+rollback: $(READY) ## take a release back at once: make rollback MODEL=flight_delay
+	@$(BIN)/python -m stack.rollback $(MODEL)
+
 test: $(READY)   ## the test suite
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -39,6 +42,8 @@ check: $(READY)  ## lint and types
 bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.features
 	$(BIN)/python -m bench.gate
+	$(BIN)/python -m bench.training
+	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.demo
 
 clean:           ## the environment and all embedded state

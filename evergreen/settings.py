@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from evergreen.types import Utc
+from evergreen.types import Rates, Utc
 
 ROOT = Path(__file__).resolve().parent.parent
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     """Feast's Redis connection string, when `online_store` is redis."""
     now: Utc | None = None
     """Pins the logical clock: flows without `as_of` and requests without one are asked at this moment. For replays."""
+    signing_key: Path | None = None
+    """Private key (Ed25519, PEM) that seals judged versions; default under `home`, made on first use. Serving needs none."""
+    trusted_keys: Path | None = None
+    """Folder of the public keys (`*.pem`) whose seals are believed; default under `home`."""
+    admin_key_sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    """SHA-256, in hexadecimal, of the key that may roll back over HTTP; without one nobody may."""
     trainer: Literal["local", "ray"] = "local"
     """Where ranks run: processes of this machine, or actors of a Ray cluster."""
     ray_address: str = "auto"
@@ -60,6 +66,14 @@ class Settings(BaseSettings):
     prefect_port: Port = 4200
     serving_poll_seconds: float = Field(default=1.0, gt=0)
     """How often serving looks for a changed release."""
+
+    spool_bytes: int = Field(default=512 << 20, ge=1 << 20)
+    """What serving may keep on disk for the prediction log while the database is away; then the oldest are lost, counted."""
+
+    @property
+    def spool(self) -> Path:
+        """Answers on their way to the prediction log; on a disk that outlives the process."""
+        return self.home / "spool"
 
     @property
     def data(self) -> Path:
@@ -90,6 +104,21 @@ class Settings(BaseSettings):
     def feast_registry(self) -> str:
         """`registry_url` or its embedded default."""
         return self.registry_url or f"sqlite:///{self.home / 'feast_registry.db'}"
+
+    @property
+    def rates(self) -> Rates:
+        """What a run's cost is priced by."""
+        return Rates(cpu_hour=self.cpu_hour_price, gpu_hour=self.gpu_hour_price, currency=self.currency)
+
+    @property
+    def private_key(self) -> Path:
+        """`signing_key` or its embedded default."""
+        return self.signing_key or self.home / "keys" / "signing.pem"
+
+    @property
+    def public_keys(self) -> Path:
+        """`trusted_keys` or its embedded default."""
+        return self.trusted_keys or self.home / "keys" / "trusted"
 
     def clock(self) -> datetime:
         """The logical now."""

@@ -137,6 +137,22 @@ class Progress(Fact):
     gpu_use: Share | None = None
     """Of the last sample, where the device tells."""
 
+    def __str__(self) -> str:
+        losses = {"loss": self.loss, "validation loss": self.validation_loss}
+        told = "".join(f", {name} {value:.4f}" for name, value in losses.items() if value is not None)
+        return (
+            f"epoch {self.epoch}/{self.epochs}, step {self.step}/{self.steps}{told}, {self.rows_per_second:,.0f} rows/s"
+        )
+
+
+class Rates(Fact):
+    """Prices; None where nobody said one."""
+
+    cpu_hour: NonNegativeFloat | None = None
+    """Of one core."""
+    gpu_hour: NonNegativeFloat | None = None
+    currency: str = "USD"
+
 
 class Cost(Fact):
     """What a run used."""
@@ -154,6 +170,14 @@ class Cost(Fact):
     """By the rates in the settings; None where there is none."""
     currency: str = "USD"
 
+    def __str__(self) -> str:
+        energy = "" if self.energy_joules is None else f", {self.energy_joules / 3600:.2f} Wh"
+        price = "" if self.price is None else f", {self.price:.4f} {self.currency}"
+        kind = "CPU seconds" if self.device == "cpu" else f"seconds of {self.device}"
+        return (
+            f"{self.seconds:.1f} s on {self.devices} x {self.device}, {self.device_seconds:.1f} {kind}{energy}{price}"
+        )
+
 
 class TrainedModel(Fact):
     """A model artifact in a directory: weights, preprocessing and what is known of how it was made."""
@@ -170,7 +194,11 @@ class TrainedModel(Fact):
     seconds: NonNegativeFloat
     ranks: int = 1
     curve: tuple[dict[str, float], ...] = ()
-    """A row an evaluation: step, epoch, train_loss, validation_loss."""
+    """A row an epoch: step, epoch, train_loss, validation_loss, learning_rate."""
+    job: Digest | None = None
+    """Of the job that made it: by it the run of its training is found."""
+    cost: Cost | None = None
+    """Of all parts of that job."""
 
 
 class DayLoss(Fact):
@@ -222,6 +250,15 @@ class Scores(Fact):
         return format(loss, form if self.task != "regression" else f"{'+' * form.startswith('+')}.4g")
 
 
+class ReliabilityBin(Fact):
+    """Rows that were given much the same probability."""
+
+    rows: PositiveInt
+    mean_score: Share
+    share: Share
+    """Of the rows whose label is 1."""
+
+
 class Evaluation(Fact):
     """One model's figures on one holdout, whole and by slice."""
 
@@ -233,6 +270,8 @@ class Evaluation(Fact):
     overall: Scores
     slices: dict[str, Scores] = {}
     """Keyed `column=value`."""
+    reliability: tuple[ReliabilityBin, ...] = ()
+    """Of a binary model, over the whole holdout, from low scores to high ones."""
 
 
 class Check(Fact):
@@ -272,6 +311,8 @@ class ModelVersion(Fact):
     artifact: Digest
     passed: bool
     reasons: tuple[str, ...] = ()
+    seal: str | None = None
+    """Signed envelope over `artifact` and the verdict; None where nobody vouches for it."""
 
 
 class Prediction(Fact):
@@ -445,6 +486,17 @@ class JournalEntry(Fact):
     at: Utc
     before: Release | None
     after: Release
+    request: str | None = None
+    """Who asks again under this name is told what came of it and changes nothing."""
+
+
+class Finding(Fact):
+    """Something the reconciler found to differ from what the journal says."""
+
+    model: str
+    kind: Literal["release_row", "half_done", "moved_by_hand", "not_servable"]
+    repaired: bool
+    reason: str
 
 
 class Outcome(Fact):

@@ -17,6 +17,7 @@ from tasks.evidence import show_evidence
 from tasks.features import refresh_features
 from tasks.gate import evaluate_candidate, evaluate_champion, judge
 from tasks.moment import moment
+from tasks.plots import draw
 from tasks.registry import register
 from tasks.release import mirror_aliases, start_canary
 from tasks.training import build_training_set, train_candidate
@@ -52,6 +53,7 @@ def retrain(
         decision = judge(evaluation, champion, spec.gate)
 
         version = register(spec, candidate, evaluation, champion, decision, cause)  # refusals are recorded too
+        draw(spec, candidate, evaluation, champion, version)
         release = None
         if decision.passed:
             release = start_canary(spec, version.version, f"passed the gate, asked for by {cause}", request.as_of)

@@ -15,16 +15,31 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
-from evergreen.errors import ConfigurationError, EvergreenError, UnknownEntity, UnknownModel
+from evergreen.errors import (
+    ConfigurationError,
+    EvergreenError,
+    InvalidTransition,
+    ReleaseConflict,
+    UnknownEntity,
+    UnknownModel,
+)
 from evergreen.settings import Settings
 from evergreen.wiring import Wiring
 from serving.faults import told
 from serving.loaded import NotLoadedError
 from serving.metrics import CountRequests, Metrics
+from serving.rollback import put_right
+from serving.rollback import router as rollback_router
 from serving.routes import router
 from serving.runtime import Runtime
 
-STATUS_OF: dict[type[EvergreenError], int] = {UnknownModel: 404, UnknownEntity: 404, NotLoadedError: 503}
+STATUS_OF: dict[type[EvergreenError], int] = {
+    UnknownModel: 404,
+    UnknownEntity: 404,
+    NotLoadedError: 503,
+    InvalidTransition: 409,
+    ReleaseConflict: 409,
+}
 """Errors a client can do something about; any other of ours is a 500 that says what happened."""
 GRACE_SECONDS = 10
 """How long a stopping server waits for requests that have begun."""
@@ -37,8 +52,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         wiring = Wiring(settings)
+        await to_thread.run_sync(lambda: put_right(wiring))
         runtime = await to_thread.run_sync(lambda: Runtime.open(wiring, metrics))
-        app.state.runtime = runtime
+        app.state.wiring, app.state.runtime = wiring, runtime
         gc.freeze()  # a collection would walk the libraries' million objects, and a request would wait for it
         try:
             yield
@@ -63,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         exception_handlers={EvergreenError: refuse, RequestValidationError: malformed},
     )
     app.include_router(router)
+    app.include_router(rollback_router)
     app.add_middleware(CountRequests, metrics=metrics, is_known=lambda name: app.state.runtime.models.is_known(name))
     return app
 

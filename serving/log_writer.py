@@ -1,148 +1,201 @@
-"""Predictions on their way to the log: a bounded queue and one thread that writes it in batches.
+"""Predictions on their way to the log: a spool on this machine's disk, and one thread that carries it over in batches.
 
-Serving never waits for the log: when the queue is full, or the log stays dead, rows are counted as lost. A batch that
-failed is tried again, which is safe because the log knows a prediction by its id. Not durable: what is queued when the
-process is killed is gone, as is every answer that was not yet acknowledged by the log.
+At least once: an answer is in the spool before it is given, and leaves it when the log has it; a batch is tried until
+then, also by the next process, and the log knows a prediction by its id. Serving never waits for the log, and memory
+does not follow how long it is away. Lost, and counted as such, is only what the spool had no room for (the oldest goes),
+what the disk did not take, and what the log refuses for what it holds.
 Called by `scoring.py`; `runtime.py` starts and drains it.
 """
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 
+from pydantic import ValidationError
+
+from evergreen.errors import DataError
 from evergreen.types import Prediction
 from serving.metrics import Metrics
+from serving.spool import Spool
 
 logger = logging.getLogger(__name__)
 
+SYNC_SECONDS = 0.01
+"""At most so much of what was answered, and the time of one fsync, is lost to a power cut; to a killed process nothing."""
+MOST_BACKOFF_SECONDS = 5.0
+
 
 class LogWriter:
-    """A bounded queue in front of `write`, which stores predictions and returns how many were new."""
+    """A spool in front of `write`, which stores predictions and returns how many were new.
+
+    `write` raises `DataError` for predictions that will never be taken; after any other error they are tried again.
+    """
 
     def __init__(
         self,
         write: Callable[[Sequence[Prediction]], int],
+        spool: Spool,
         metrics: Metrics,
         *,
-        capacity_rows: int = 20_000,
         batch_rows: int = 1_000,
         linger_seconds: float = 0.1,
-        attempts: int = 6,
         backoff_seconds: float = 0.2,
     ) -> None:
         self._write = write
+        self._spool = spool
         self._metrics = metrics
-        self._capacity_rows = capacity_rows
         self._batch_rows = batch_rows
         self._linger_seconds = linger_seconds
-        self._attempts = attempts
         self._backoff_seconds = backoff_seconds
-        self._waiting: deque[Prediction] = deque()
-        self._writing = 0
         self._flushing = 0
         self._closing = False
+        self._until = 0.0
         self._lost = 0
         self._changed = Condition()
-        self._thread = Thread(target=self._run, name="prediction-log", daemon=True)
+        self._appended = Event()
+        self._carrier = Thread(target=self._carry, name="prediction-log", daemon=True)
+        self._syncer = Thread(target=self._sync, name="prediction-spool", daemon=True)
+        self._show_depth()
+        metrics.log_torn_bytes.inc(spool.torn_bytes)
 
     @property
     def lost_rows(self) -> int:
-        """How many predictions were answered and are not in the log, so far."""
+        """How many predictions were answered and are neither in the log nor in the spool, so far."""
         return self._lost
 
     def start(self) -> None:
-        """Start the writing thread."""
-        self._thread.start()
+        """Start the threads."""
+        self._carrier.start()
+        self._syncer.start()
 
     def record(self, predictions: Sequence[Prediction], *, wait_seconds: float = 0.0) -> int:
-        """Queue predictions and return how many found room; the others are counted as lost.
+        """Put predictions into the spool and return how many; the others are counted as lost.
 
-        `wait_seconds` lets a bulk job wait for room; serving leaves it at 0 and is never held up.
+        A full spool drops its oldest. `wait_seconds` lets a bulk job wait for room instead; serving leaves it at 0.
         """
-        deadline = time.monotonic() + wait_seconds
-        taken = 0
+        rows = [prediction.model_dump_json().encode() for prediction in predictions]
+        if not rows or not self._may_append(sum(map(len, rows)), wait_seconds):
+            self._lose(len(rows), "the log is closed" if self._closing else "the spool stayed full", "new")
+            return 0
+        try:
+            self._lose(self._spool.append(rows), "the spool is full", "oldest")
+        except OSError as error:
+            self._lose(len(rows), f"the disk does not take them: {error}", "new")
+            return 0
+        self._appended.set()
         with self._changed:
-            while taken < len(predictions) and not self._closing:
-                room = self._capacity_rows - len(self._waiting) - self._writing
-                if room > 0:
-                    self._waiting.extend(predictions[taken : taken + room])
-                    taken = min(len(predictions), taken + room)
-                    self._changed.notify_all()
-                elif not self._changed.wait(max(0.0, deadline - time.monotonic())):
-                    break
-            self._show_depth()
-        self._lose(len(predictions) - taken, "serving shuts down" if self._closing else "the queue is full")
-        return taken
+            self._changed.notify_all()
+        return len(rows)
 
     def flush(self, timeout_seconds: float = 30.0) -> bool:
-        """Wait until the queue is empty: everything is written, or in `lost_rows`. False when that takes longer."""
+        """Wait until the spool is empty: everything is in the log, or in `lost_rows`. False when that takes longer."""
         with self._changed:
             self._flushing += 1
             self._changed.notify_all()
-            empty = self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout_seconds)
+            empty = self._changed.wait_for(lambda: not self._spool.waiting, timeout_seconds)
             self._flushing -= 1
             return empty
 
     def close(self, timeout_seconds: float = 10.0) -> int:
-        """Refuse new rows, write what is queued for at most `timeout_seconds`, and return how many were lost in all."""
+        """Refuse new rows, carry over what waits for at most `timeout_seconds`; returns how many stay for the next process."""
         with self._changed:
             self._closing = True
+            self._until = time.monotonic() + timeout_seconds
             self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(timeout_seconds)
-        with self._changed:
-            left = len(self._waiting) + self._writing
-            self._waiting.clear()
-            self._show_depth()
-        self._lose(left, "serving shut down before they were written")
-        return self._lost
+        self._appended.set()
+        for thread in (self._carrier, self._syncer):
+            if thread.is_alive():
+                thread.join(max(0.0, self._until - time.monotonic()))
+        left = self._spool.waiting
+        if left:
+            logger.warning("%d predictions stay in the spool; the next process that opens it writes them", left)
+        self._spool.close()
+        return left
 
-    def _run(self) -> None:
-        while batch := self._next_batch():
-            self._store(batch)
+    def _may_append(self, content_bytes: int, wait_seconds: float) -> bool:
+        with self._changed:
+            if wait_seconds:
+                self._changed.wait_for(lambda: self._closing or self._spool.has_room(content_bytes), wait_seconds)
+                return not self._closing and self._spool.has_room(content_bytes)
+            return not self._closing
+
+    def _sync(self) -> None:
+        while not self._closing:
+            self._appended.wait()
+            self._appended.clear()
+            try:
+                self._spool.sync()
+            except OSError as error:  # the process still has it; only a power cut would lose it
+                logger.warning("the spool cannot be synced: %s", error)
+            time.sleep(SYNC_SECONDS)
+
+    def _carry(self) -> None:
+        while True:
             with self._changed:
-                self._writing = 0
-                self._show_depth()
+                self._changed.wait_for(lambda: self._spool.waiting or self._closing)
+                # A transaction a row would compete with serving for the interpreter: let a batch come together first.
+                self._changed.wait_for(self._is_due, self._linger_seconds)
+            batch = self._spool.read(self._batch_rows)
+            if self._closing and (not batch or time.monotonic() > self._until):
+                return
+            if not self._store(self._parsed(batch)):
+                return  # closing, and the log is away: it stays in the spool
+            self._spool.acknowledge()
+            self._show_depth()
+            with self._changed:
                 self._changed.notify_all()
 
-    def _next_batch(self) -> list[Prediction]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            # A transaction a row would compete with serving for the interpreter: let a batch come together first.
-            self._changed.wait_for(self._is_due, self._linger_seconds)
-            batch = [self._waiting.popleft() for _ in range(min(self._batch_rows, len(self._waiting)))]
-            self._writing = len(batch)
-            return batch
-
     def _is_due(self) -> bool:
-        return self._closing or self._flushing > 0 or len(self._waiting) >= self._batch_rows
+        return self._closing or self._flushing > 0 or self._spool.waiting >= self._batch_rows
 
-    def _store(self, batch: list[Prediction]) -> None:
-        for attempt in range(1, self._attempts + 1):
+    def _store(self, batch: list[Prediction]) -> bool:
+        """Write until it is written; False when that is given up because the process ends."""
+        backoff_seconds = self._backoff_seconds
+        while True:
             try:
                 new = self._write(batch)
+            except DataError as error:
+                return self._store_apart(batch, error)
             except Exception as error:  # whatever the log's database throws, serving goes on
                 self._metrics.log_failures.inc()
-                logger.warning("writing %d predictions failed, attempt %d: %s", len(batch), attempt, error)
-                self._pause(self._backoff_seconds * 2 ** (attempt - 1))
+                self._show_depth()
+                logger.warning("writing %d predictions failed: %s", len(batch), error)
+                if self._closing:
+                    return False
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing, backoff_seconds)
+                backoff_seconds = min(2 * backoff_seconds, MOST_BACKOFF_SECONDS)
             else:
                 self._metrics.log_rows.labels("written").inc(new)
                 self._metrics.log_rows.labels("repeated").inc(len(batch) - new)
-                return
-        self._lose(len(batch), f"the log failed {self._attempts} times")
+                return True
 
-    def _pause(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing, seconds)
+    def _store_apart(self, batch: list[Prediction], error: DataError) -> bool:
+        """One refused prediction must not take the others with it: halve the batch until it stands alone."""
+        self._metrics.log_failures.inc()
+        if len(batch) == 1:
+            self._lose(1, f"the log refuses {batch[0].prediction_id}: {error}", "new")
+            return True
+        middle = len(batch) // 2
+        return self._store(batch[:middle]) and self._store(batch[middle:])
 
-    def _lose(self, rows: int, why: str) -> None:
+    def _parsed(self, rows: Sequence[bytes]) -> list[Prediction]:
+        parsed = []
+        for row in rows:
+            try:
+                parsed.append(Prediction.model_validate_json(row))
+            except ValidationError as error:  # of a release that knew a field this one does not
+                self._lose(1, f"a record of the spool cannot be understood: {error}", "oldest")
+        return parsed
+
+    def _lose(self, rows: int, why: str, which: str) -> None:
         if rows:
             with self._changed:
                 self._lost += rows
             self._metrics.log_rows.labels("lost").inc(rows)
-            logger.error("%d predictions were answered but are not in the log: %s", rows, why)
+            logger.error("event=evergreen.predictions.lost rows=%d which=%s: %s", rows, which, why)
 
     def _show_depth(self) -> None:
-        self._metrics.log_queue_rows.set(len(self._waiting) + self._writing)
+        self._metrics.log_queue_rows.set(self._spool.waiting)
+        self._metrics.log_spool_bytes.set(self._spool.size_bytes)

@@ -29,6 +29,7 @@ from serving.loaded import LoadedModel, LoadedModels, Scoring
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
 from serving.scoring import Scorer
+from serving.spool import Spool
 
 DRAIN_SECONDS = 10.0
 """How long a closing process goes on writing predictions."""
@@ -45,7 +46,8 @@ class Runtime:
         self.models = LoadedModels(
             self.releases, self._load, self.metrics, poll_seconds=wiring.settings.serving_poll_seconds
         )
-        self.log = LogWriter(self._record, self.metrics)
+        spool = Spool.claim(wiring.settings.spool, capacity_bytes=wiring.settings.spool_bytes)
+        self.log = LogWriter(self._record, spool, self.metrics)
         self.scorer = Scorer(FeatureLookup(wiring.features, self.metrics), self.log, self.metrics)
 
     @classmethod
@@ -62,7 +64,7 @@ class Runtime:
         return runtime
 
     def close(self) -> int:
-        """Stop looking for releases, drain the log for a bounded time, and return how many answers were lost."""
+        """Stop looking for releases, drain the log for a bounded time, and return how many answers stay in the spool."""
         self.models.close()
         return self.log.close(DRAIN_SECONDS)
 
@@ -117,15 +119,10 @@ class Runtime:
         return LoadedModel(spec, release, versions, needs(self._wiring.features, spec.data.feature_service))
 
     def _fetch(self, model: str, number: int) -> Scoring:
-        """Load one gated version, its bytes those that were registered, and score with it once."""
+        """Load one version that passed its gate and is sealed, its bytes those that were judged, and score with it once."""
         from evergreen.training.predictor import Predictor  # imports torch: two seconds, paid when there is a version
 
-        version = self._wiring.registry.version(model, number)
-        if not version.passed:
-            raise ArtifactError(
-                f"{model} version {number} did not pass its gate ({'; '.join(version.reasons)}) and is never served. "
-                "Roll back to a version that did."
-            )
+        version = self._wiring.registry.servable(model, number)
         # The files are only needed until the weights are in memory, and replicas must not share a folder.
         with tempfile.TemporaryDirectory(prefix="evergreen-serving-") as folder:
             predictor = Predictor.load(self._wiring.registry.fetch(version, Path(folder)), version.artifact)

@@ -17,6 +17,7 @@ from honcho.printer import Message, Printer
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from evergreen.adapters.reconciler import reconcile
 from evergreen.errors import ConfigurationError, EvergreenError
 from evergreen.settings import ROOT, Settings
 from evergreen.wiring import wiring
@@ -60,7 +61,9 @@ def prepare(only: Sequence[str]) -> Manager:
     settings.home.mkdir(parents=True, exist_ok=True)
     _ = wiring().engine  # migrate once, before several processes open it
     if "mlflow" in chosen:
-        _ = wiring().registry  # two processes that open a fresh MLflow database at once break its migrations
+        registry = wiring().registry  # two processes that open a fresh MLflow database at once break its migrations
+        for finding in reconcile(wiring().engine, registry):
+            print(f"{finding.model}: {finding.reason}", file=sys.stderr)
     env = environment(settings, chosen)
     ready_file(settings).unlink(missing_ok=True)  # of a stack that was killed
     manager = Manager(Relay(sys.stdout, time_format="%H:%M:%S"))

@@ -56,6 +56,7 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
     it answers another task than the spec's."""
     from evergreen.adapters.feature_tables import load_training_set
     from evergreen.evaluation import evaluate
+    from evergreen.reliability import reliability
     from evergreen.training.predictor import Predictor
 
     rows = load_training_set(training_set)
@@ -67,7 +68,7 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
             f"{spec.model.task!r}: another question needs a model of another name. Copy the file under one, or put the task back."
         )
     scores = predictor.score({name: rows[name].to_numpy() for name in predictor.inputs})
-    return evaluate(
+    found = evaluate(
         model=spec.name,
         artifact=digest,
         holdout=training_set.holdout,
@@ -78,3 +79,6 @@ def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: T
         slices={name: rows[name].astype(str).to_numpy() for name in spec.data.slices},
         task=spec.model.task,
     )
+    if spec.model.task != "binary":
+        return found
+    return found.model_copy(update={"reliability": reliability(rows["label"], scores)})

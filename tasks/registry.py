@@ -2,11 +2,11 @@
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact
-from prefect.runtime import flow_run
 
 from evergreen.spec import ModelSpec
 from evergreen.types import Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
 from evergreen.wiring import wiring
+from tasks.progress import flow_tags
 
 
 @task(retries=2, retry_delay_seconds=5)
@@ -20,8 +20,7 @@ def register(
 ) -> ModelVersion:
     """Register the version, refused ones too; the same candidate again is the same version."""
     registry = wiring().registry
-    tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_url": str(flow_run.ui_url)}
-    version = registry.register(candidate, evaluation, champion, decision, cause, spec, tags)
+    version = registry.register(candidate, evaluation, champion, decision, cause, spec, flow_tags())
     create_link_artifact(
         key="mlflow-run",
         link=registry.run_url(version.run_id),

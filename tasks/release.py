@@ -1,6 +1,6 @@
 """Move versions between challenger, champion and previous; every change is one compare-and-swap with its journal row.
 
-A task that changes a release is not retried: what a retry would find is the release after the change. What follows a
+A change is journalled under the flow run's name, so a run that died after it and is retried finds it done. What follows a
 change, the aliases in MLflow, is a task of its own that may be done as often as one likes.
 """
 
@@ -9,13 +9,17 @@ from datetime import datetime
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
+from prefect.events import emit_event
 from prefect.runtime import flow_run
 
+from evergreen.adapters.reconciler import reconcile, show
 from evergreen.errors import ReleaseConflict, UnknownModel
 from evergreen.release import judge, next_share, promote, roll_back, start, step
 from evergreen.spec import ModelSpec
-from evergreen.types import Release, ReleaseDecision
+from evergreen.types import Finding, Release, ReleaseDecision
 from evergreen.wiring import wiring
+
+EVENT = "evergreen.release.reconciled"
 
 
 @task
@@ -98,8 +102,32 @@ def promote_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
 
 @task(retries=3, retry_delay_seconds=2)
 def mirror_aliases(release: Release) -> None:
-    """Point MLflow's aliases at what the release says; an alias that was moved by hand is put back."""
-    wiring().registry.mirror(release)
+    """Point MLflow's aliases at what the release says now."""
+    wire = wiring()
+    show(wire.engine, wire.registry, release.model)
+
+
+@task(retries=2, retry_delay_seconds=5)
+def put_right() -> tuple[Finding, ...]:
+    """Repair what differs from the journals, and tell of it: in the log, on the run's page, and as an event each."""
+    wire = wiring()
+    found = reconcile(wire.engine, wire.registry)
+    for finding in found:
+        get_run_logger().warning("%s: %s", finding.model, finding.reason)
+        emit_event(
+            event=EVENT,
+            resource={
+                "prefect.resource.id": f"evergreen.model.{finding.model}",
+                "prefect.resource.name": finding.model,
+            },
+            payload=finding.model_dump(mode="json"),
+        )
+    create_table_artifact(
+        key="reconciled",
+        table=[finding.model_dump(mode="json") for finding in found],
+        description=f"{len(found)} differences from the journals of releases",
+    )
+    return found
 
 
 def _existing(spec: ModelSpec, release: Release | None) -> Release:
@@ -108,20 +136,17 @@ def _existing(spec: ModelSpec, release: Release | None) -> Release:
     return release
 
 
-def _change(spec: ModelSpec, change: Callable[[Release | None], Release], *, action: str, reason: str) -> Release:
-    wire = wiring()
-    with wire.records() as records:
-        current = records.releases.current(spec.name)
-        after = change(current)
-        if current is None or after != current:
-            after = records.releases.save(
-                after,
-                expected_revision=None if current is None else current.revision,
-                action=action,
-                actor=f"flow-run/{flow_run.id}",
-                reason=reason,
-                at=after.changed_at,
-            )
+def _change(spec: ModelSpec, decide: Callable[[Release | None], Release], *, action: str, reason: str) -> Release:
+    """One compare-and-swap; the same task of the same flow run again (a retry of the run) finds it done."""
+    with wiring().records() as records:
+        after = records.releases.change(
+            spec.name,
+            decide,
+            action=action,
+            actor=f"flow-run/{flow_run.id}",
+            reason=reason,
+            request=f"flow-run/{flow_run.id}/{action}",
+        )
     get_run_logger().info(
         "%s: champion %s, challenger %s at %.0f%%, previous %s",
         action,

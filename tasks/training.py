@@ -3,10 +3,13 @@
 from datetime import datetime
 
 from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 
+from evergreen.errors import EvergreenError
 from evergreen.spec import ModelSpec
 from evergreen.types import TrainedModel, TrainingSet
 from evergreen.wiring import code_revision, wiring
+from tasks.progress import failed, shown
 
 
 @task(retries=1, retry_delay_seconds=5)
@@ -32,11 +35,16 @@ def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel:
     from evergreen.training.job import TrainingJob
     from evergreen.training.launch import train
 
-    logger = get_run_logger()
+    logger, settings = get_run_logger(), wiring().settings
     job = TrainingJob(
-        training_set=training_set,
-        spec=spec,
-        code_revision=code_revision(),
-        folder=str(wiring().settings.artifacts),
+        training_set=training_set, spec=spec, code_revision=code_revision(), folder=str(settings.artifacts)
     )
-    return train(job, on_line=logger.info)
+    try:
+        with shown(job) as on_progress:
+            model = train(job, logger.info, on_progress, settings.rates)
+    except EvergreenError as error:
+        failed(job, error)
+        raise
+    logger.info("trained in %s", model.cost)
+    create_markdown_artifact(key="training", markdown=f"**{spec.name}** trained {model.steps:,} steps in {model.cost}.")
+    return model

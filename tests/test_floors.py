@@ -13,7 +13,14 @@ FLOORS = [
     ("serving",),
     ("evergreen.wiring",),
     ("evergreen.adapters", "evergreen.training", "evergreen.monitoring"),
-    ("evergreen.evaluation", "evergreen.figures", "evergreen.gate", "evergreen.paired", "evergreen.release"),
+    (
+        "evergreen.evaluation",
+        "evergreen.figures",
+        "evergreen.gate",
+        "evergreen.paired",
+        "evergreen.release",
+        "evergreen.reliability",
+    ),
     ("evergreen.spec", "evergreen.settings"),
     ("evergreen.types", "evergreen.errors"),
 ]
@@ -25,8 +32,11 @@ VENDORS = {
     "prometheus_client": ("serving", "evergreen.adapters"),
     "torch": ("evergreen.training",),
     "feast": ("evergreen.adapters.feast", "evergreen.adapters.asof_store", "feature_repo"),
-    "mlflow": ("evergreen.adapters.mlflow",),
+    "mlflow": ("evergreen.adapters.mlflow", "evergreen.adapters.mlflow_aliases", "evergreen.adapters.training_runs"),
+    "matplotlib": ("evergreen.adapters.plots",),
+    "optuna": ("evergreen.adapters.studies",),
     "evidently": ("evergreen.adapters.evidently",),
+    "cryptography": ("evergreen.adapters.signatures",),
 }
 """Who alone may import whom."""
 

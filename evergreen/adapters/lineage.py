@@ -1,7 +1,7 @@
 """What a registered version's record says of where it came from (law 7): plain dicts, no MLflow.
 
 From these one finds the data, the spec, the code, the seed, the library versions, who asked and what the gate said.
-Called by `mlflow.py` alone. To record more, add a key here.
+Called by `mlflow.py` and `training_runs.py`. To record more, add a key here.
 """
 
 import importlib.metadata
@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import orjson
 
 from evergreen.spec import ModelSpec
-from evergreen.types import LOSS_NAMES, Cause, Evaluation, GateDecision, TrainedModel
+from evergreen.training.job import TrainingJob, shaping
+from evergreen.types import LOSS_NAMES, Cause, Cost, Evaluation, GateDecision, Progress, TrainedModel
 
 LIBRARIES = (
     "torch",
@@ -45,12 +46,33 @@ def version_tags(candidate: TrainedModel, decision: GateDecision) -> dict[str, s
     }
 
 
+def job_tags(job: TrainingJob) -> dict[str, str]:
+    """What is known of a run when its training starts."""
+    data = job.training_set
+    return {
+        "evergreen.job": job.digest,
+        "evergreen.model": job.spec.name,
+        "evergreen.owner": job.spec.model.owner,
+        "evergreen.as_of": data.as_of.isoformat(),
+        "evergreen.data_digest": data.digest,
+        "evergreen.data_uri": data.uri,
+        "evergreen.feature_service": data.feature_service,
+        "evergreen.spec_digest": job.spec.digest,
+        "evergreen.code_revision": job.code_revision,
+        "evergreen.seed": str(job.spec.train.seed),
+        "evergreen.versions": orjson.dumps(library_versions()).decode(),
+    }
+
+
 def run_tags(
     candidate: TrainedModel, decision: GateDecision, cause: Cause, spec: ModelSpec, tags: Mapping[str, str]
 ) -> dict[str, str]:
     """Everything law 7 asks for, and the caller's own tags."""
     data = candidate.training_set
+    made = {} if candidate.job is None else {"evergreen.job": candidate.job}
     return {
+        **made,
+        **cost_tags(candidate.cost),
         **version_tags(candidate, decision),
         "evergreen.model": spec.name,
         "evergreen.owner": spec.model.owner,
@@ -80,8 +102,7 @@ def requirements() -> list[str]:
 def params(candidate: TrainedModel, spec: ModelSpec) -> dict[str, str]:
     """What was chosen before training: the spec's `[train]` table, the rows and the ranks."""
     data = candidate.training_set
-    chosen = {f"train.{key}": str(value) for key, value in spec.train.model_dump(mode="json").items()}
-    return chosen | {
+    return train_params(spec) | {
         "rows": str(data.rows - data.holdout_rows),
         "holdout_rows": str(data.holdout_rows),
         "features": str(len(data.features)),
@@ -90,6 +111,28 @@ def params(candidate: TrainedModel, spec: ModelSpec) -> dict[str, str]:
         "ranks": str(candidate.ranks),
         "seed": str(candidate.seed),
     }
+
+
+def train_params(spec: ModelSpec) -> dict[str, str]:
+    """What shapes the weights, from the spec's `[train]` table."""
+    return {f"train.{key}": str(value) for key, value in shaping(spec.train).items()}
+
+
+def live(progress: Progress) -> dict[str, float]:
+    """What a run shows while it trains."""
+    told = progress.model_dump(exclude={"step", "steps", "epoch", "epochs"}, exclude_none=True)
+    return {f"live/{name}": float(value) for name, value in told.items()}
+
+
+def cost_figures(cost: Cost | None) -> dict[str, float]:
+    """What it used, in numbers."""
+    told = {} if cost is None else cost.model_dump(exclude={"device", "currency"}, exclude_none=True)
+    return {f"cost/{name}": float(value) for name, value in told.items()}
+
+
+def cost_tags(cost: Cost | None) -> dict[str, str]:
+    """Of what, and in which currency."""
+    return {} if cost is None else {"evergreen.device": cost.device, "evergreen.currency": cost.currency}
 
 
 def figures(candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None) -> dict[str, float]:
@@ -101,6 +144,7 @@ def figures(candidate: TrainedModel, evaluation: Evaluation, champion: Evaluatio
         column, _, value = name.partition("=")
         where = re.sub(r"[^\w.\- ]", "_", f"{column}.{value}")
         found |= {f"slice/{where}/{LOSS_NAMES[scores.task].figure}": scores.loss}
+    found |= cost_figures(candidate.cost)
     return found | {"training/seconds": candidate.seconds, "training/steps": float(candidate.steps)}
 
 

@@ -7,11 +7,12 @@ Called by tasks and by serving. What a run records is said in `lineage.py`.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,12 +31,13 @@ os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 import mlflow.artifacts
 import mlflow.pyfunc
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from evergreen.adapters import lineage
+from evergreen.adapters import lineage, mlflow_aliases
+from evergreen.adapters.signatures import Signatures
 from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
@@ -55,6 +57,7 @@ class ModelRegistry:
         self._settings = settings
         self._uri = settings.tracking_uri
         self._client = _open(self._uri)
+        self._signatures = Signatures(settings.private_key, settings.public_keys)
 
     def register(
         self,
@@ -71,13 +74,17 @@ class ModelRegistry:
         Raises `ArtifactError` when the candidate's files are not those that were judged.
         """
         _require_digest(Path(candidate.uri), candidate.digest)
-        experiment = self._experiment(spec.name)
+        experiment = self.experiment(spec.name)
         verdict = lineage.verdict(decision)
         known = self._find_version(spec.name, candidate.digest, verdict)
         if known is not None:
-            return known
+            return self._sealed(known)
         run_tags = lineage.run_tags(candidate, decision, cause, spec, tags)
-        run_id = self._find_run(experiment, candidate.digest, verdict) or self._start_run(experiment, run_tags)
+        run_id = (
+            self._find_run(experiment, candidate.digest, verdict)
+            or self._claim_run(experiment, candidate, run_tags)
+            or self.start_run(experiment, run_tags)
+        )
         self._log_figures(run_id, candidate, evaluation, champion, spec)
         self._log_records(
             run_id,
@@ -91,13 +98,16 @@ class ModelRegistry:
             },
         )
         model = self._log_model(experiment, run_id, candidate, spec)
+        seal = self._signatures.seal(
+            spec.name, candidate.digest, _digest_of(_document(decision)), passed=decision.passed
+        )
         self._client.set_terminated(run_id)  # before the version: once that exists, nothing is left to do
         version = self._client.create_model_version(
             spec.name,
             source=model.artifact_location,  # models:/ID would be looked up where MLflow's global URI points
             run_id=run_id,
             model_id=model.model_id,
-            tags=lineage.version_tags(candidate, decision) | {"evergreen.cause": cause.value},
+            tags=lineage.version_tags(candidate, decision) | {"evergreen.cause": cause.value, "evergreen.seal": seal},
             description="passed the gate" if decision.passed else "refused: " + "; ".join(decision.reasons),
         )
         return _version(version)
@@ -112,6 +122,28 @@ class ModelRegistry:
             raise UnknownModel(
                 f"the registry holds no version {number} of {model!r}. Run `retrain`, or name a version it holds."
             ) from error
+
+    def servable(self, model: str, number: int) -> ModelVersion:
+        """A version that passed its gate and whose seal says so: what `fetch` then brings may serve.
+
+        Raises `UnknownModel` when there is none, `ArtifactError` when it was refused, or is unsealed or altered.
+        """
+        version = self.version(model, number)
+        try:
+            if version.seal is None:
+                raise ArtifactError(
+                    "nobody sealed it. Register it again through the gate: `retrain` with the same as_of."
+                )
+            self._signatures.require(
+                version.seal, model, version.artifact, self._verdict_digest(version), passed=version.passed
+            )
+            if not version.passed:
+                raise ArtifactError(
+                    f"it did not pass its gate ({'; '.join(version.reasons)}). Roll back to a version that did."
+                )
+        except ArtifactError as error:
+            raise ArtifactError(f"{model} version {number} is never served: {error}") from error
+        return version
 
     def fetch(self, version: ModelVersion, into: Path) -> Path:
         """The version's artifact as a local folder under `into`, whole and verified; fetched once, then found there.
@@ -152,14 +184,12 @@ class ModelRegistry:
         return self.evaluation(version), champion, self._read(version.run_id, "gate", GateDecision)
 
     def mirror(self, release: Release) -> None:
-        """Make the aliases champion, challenger and previous say what the release says."""
-        model = self._client.get_registered_model(release.model)
-        for alias in ("champion", "challenger", "previous"):
-            number, shown = getattr(release, alias), model.aliases.get(alias)
-            if number is None and shown is not None:
-                self._client.delete_registered_model_alias(release.model, alias)
-            elif number is not None and str(shown) != str(number):
-                self._client.set_registered_model_alias(release.model, alias, str(number))
+        """Make MLflow's aliases and the tag `evergreen.release` say what the release says."""
+        mlflow_aliases.mirror(self._client, release)
+
+    def mirrored(self, model: str) -> tuple[dict[str, int], Release | None]:
+        """What MLflow shows: version by alias, and the release that was mirrored last. Raises `UnknownModel`."""
+        return mlflow_aliases.mirrored(self._client, model)
 
     def log_file(self, run_id: str, path: Path | str, folder: str) -> str:
         """Keep a file with a run; returns the address of its page. The same name again replaces it."""
@@ -171,7 +201,28 @@ class ModelRegistry:
         experiment = self._client.get_run(run_id).info.experiment_id
         return f"{self._settings.mlflow_ui_url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
-    def _experiment(self, model: str) -> str:
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own, for `training_runs.py`."""
+        return self._client
+
+    def unjudged_run(self, experiment: str, job: Digest) -> str | None:
+        """The run in which a job trains or has trained, while no verdict is about it."""
+        mine = f"tags.`evergreen.job` = '{job}'"
+        found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"])
+        return next((str(run.info.run_id) for run in found if "evergreen.gate" not in run.data.tags), None)
+
+    def start_run(self, experiment: str, tags: Mapping[str, str]) -> str:
+        """Make a run that bears these tags from its first moment."""
+        name = f"{tags['evergreen.model']} as of {tags['evergreen.as_of'][:10]}"
+        return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
+
+    def log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        """Log any number of points."""
+        for start in range(0, len(metrics), METRICS_A_CALL):
+            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])
+
+    def experiment(self, model: str) -> str:
         """The experiment and the registered model of that name, made where missing."""
         _ignore_existing(lambda: self._client.create_registered_model(model))
         found = self._client.get_experiment_by_name(model)
@@ -194,9 +245,12 @@ class ModelRegistry:
         found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"], max_results=1)
         return str(found[0].info.run_id) if found else None
 
-    def _start_run(self, experiment: str, tags: Mapping[str, str]) -> str:
-        name = f"{tags['evergreen.model']} as of {tags['evergreen.as_of'][:10]}"
-        return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
+    def _claim_run(self, experiment: str, candidate: TrainedModel, tags: Mapping[str, str]) -> str | None:
+        """The run the candidate was trained in, now with its verdict: all tags in one write, so that it has both or none."""
+        run_id = None if candidate.job is None else self.unjudged_run(experiment, candidate.job)
+        if run_id is not None:
+            self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        return run_id
 
     def _log_figures(
         self, run_id: str, candidate: TrainedModel, evaluation: Evaluation, champion: Evaluation | None, spec: ModelSpec
@@ -206,15 +260,13 @@ class ModelRegistry:
         metrics = [Metric(name, value, started, step) for name, step, value in points + lineage.curve(candidate)]
         params = [Param(name, value) for name, value in lineage.params(candidate, spec).items()]
         self._client.log_batch(run_id, params=params)
-        for start in range(0, len(metrics), METRICS_A_CALL):
-            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])
+        self.log_metrics(run_id, metrics)
 
     def _log_records(self, run_id: str, records: Mapping[str, BaseModel | None]) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             for name, record in records.items():
                 if record is not None:
-                    content = orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
-                    (Path(scratch) / f"{name}.json").write_bytes(content)
+                    (Path(scratch) / f"{name}.json").write_bytes(_document(record))
             self._client.log_artifacts(run_id, scratch)
 
     def _log_model(self, experiment: str, run_id: str, candidate: TrainedModel, spec: ModelSpec) -> LoggedModel:
@@ -242,6 +294,25 @@ class ModelRegistry:
         if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
             self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=candidate.steps)])
         return model
+
+    def _sealed(self, version: ModelVersion) -> ModelVersion:
+        """A known version again; one from before versions were sealed is sealed now, since its gate has just said the same."""
+        if version.seal is None:
+            verdict = self._verdict_digest(version)
+            seal = self._signatures.seal(version.model, version.artifact, verdict, passed=version.passed)
+            self._client.set_model_version_tag(version.model, str(version.version), "evergreen.seal", seal)
+            return version.model_copy(update={"seal": seal})
+        return version
+
+    def _verdict_digest(self, version: ModelVersion) -> Digest:
+        """Of the bytes of its gate's record as they are now."""
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                return _digest_of(
+                    Path(self._client.download_artifacts(version.run_id, "gate.json", scratch)).read_bytes()
+                )
+            except (MlflowException, OSError) as error:
+                raise ArtifactError(f"its verdict cannot be read: {error}") from error
 
     def _download_model(self, version: ModelVersion, scratch: str) -> Path:
         try:
@@ -321,7 +392,16 @@ def _version(found: Any) -> ModelVersion:
         artifact=tags["evergreen.artifact"],
         passed=tags["evergreen.gate"] == "passed",
         reasons=tuple(orjson.loads(tags["evergreen.reasons"])),
+        seal=tags.get("evergreen.seal"),
     )
+
+
+def _document(record: BaseModel) -> bytes:
+    return orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+
+
+def _digest_of(content: bytes) -> Digest:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def _require_digest(folder: Path, expected: Digest) -> Path:

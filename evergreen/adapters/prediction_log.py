@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import ColumnElement, and_, exists, select
+from sqlalchemy import ColumnElement, and_, exc, exists, select
 from sqlalchemy.orm import Session, aliased
 
 from evergreen.adapters.tables import OutcomeRow, PredictionRow, insert_new
@@ -57,9 +57,13 @@ class PredictionLog:
     def record(self, predictions: Sequence[Prediction]) -> int:
         """Store answers; one that is there already (by `prediction_id`) is left as it is. Returns how many were new.
 
-        1,000 answers of 40 features take about 20 ms on SQLite.
+        1,000 answers of 40 features take about 20 ms on SQLite. Raises `DataError` where the database refuses one for what
+        it holds, and whatever the driver raises where it does not answer.
         """
-        return insert_new(self._session, PredictionRow, [_row(prediction) for prediction in predictions])
+        try:
+            return insert_new(self._session, PredictionRow, [_row(prediction) for prediction in predictions])
+        except (exc.DataError, exc.IntegrityError, OverflowError) as error:
+            raise DataError(f"the prediction log does not take what an answer holds: {error}") from error
 
     def record_outcomes(self, model: str, outcomes: pd.DataFrame, task: Task = "binary") -> OutcomeCounts:
         """Store outcomes: columns `example_id`, `label` (one of the task's), `label_timestamp` (aware).

@@ -4,13 +4,15 @@ A change is a compare-and-swap on the revision it was decided on, and its journa
 caller owns the transaction. What a legal change is says `evergreen/release.py`. MLflow's aliases mirror what is here.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.tables import JournalRow, ReleaseRow, insert_new
-from evergreen.errors import InvalidTransition, ReleaseConflict
+from evergreen.errors import InvalidTransition, ReleaseConflict, UnknownModel
+from evergreen.release import roll_back
 from evergreen.types import JournalEntry, Release
 
 
@@ -25,16 +27,67 @@ class ReleaseStore:
         row = self._session.scalar(
             select(ReleaseRow).where(ReleaseRow.model == model).execution_options(populate_existing=True)
         )
-        return (
-            None if row is None else Release.model_validate({name: getattr(row, name) for name in Release.model_fields})
-        )
+        return None if row is None else _release(row)
 
     def models(self) -> list[str]:
         """Every model that has a release, by name."""
         return list(self._session.scalars(select(ReleaseRow.model).order_by(ReleaseRow.model)))
 
+    def change(
+        self,
+        model: str,
+        decide: Callable[[Release | None], Release],
+        *,
+        action: str,
+        actor: str,
+        reason: str,
+        request: str | None = None,
+    ) -> Release:
+        """Decide on the release as it is now, and make it so; a decision that changes nothing is not journalled.
+
+        Under a `request` that is in the journal already nothing is decided: what came of it then is returned, so that
+        whoever died before hearing the answer may ask again. Raises what `decide` and `save` raise.
+        """
+        before = self.current(model)  # first: a change that comes between the two reads makes the swap fail
+        if request is not None and (done := self._answered(model, request)) is not None:
+            return done
+        after = decide(before)
+        if after == before:
+            return after
+        expected = None if before is None else before.revision
+        return self.save(
+            after,
+            expected_revision=expected,
+            action=action,
+            actor=actor,
+            reason=reason,
+            at=after.changed_at,
+            request=request,
+        )
+
+    def take_back(self, model: str, *, at: datetime, actor: str, reason: str, request: str | None = None) -> Release:
+        """Drop the open challenger, or put the previous champion back where there is none; see `change`.
+
+        Raises `UnknownModel` where there is no release, `InvalidTransition` where there is nothing to go back to.
+        """
+
+        def decide(current: Release | None) -> Release:
+            if current is None:
+                raise UnknownModel(f"{model} has no release yet: run `retrain` for it first")
+            return roll_back(current, at=at)
+
+        return self.change(model, decide, action="roll_back", actor=actor, reason=reason, request=request)
+
     def save(
-        self, after: Release, *, expected_revision: int | None, action: str, actor: str, reason: str, at: datetime
+        self,
+        after: Release,
+        *,
+        expected_revision: int | None,
+        action: str,
+        actor: str,
+        reason: str,
+        at: datetime,
+        request: str | None = None,
     ) -> Release:
         """Make `after` the release if nobody changed it since `expected_revision` (None: there was no release).
 
@@ -60,6 +113,7 @@ class ReleaseStore:
                 at=at,
                 before=None if before is None else before.model_dump(mode="json"),
                 after=after.model_dump(mode="json"),
+                request=request,
             )
         )
         self._session.flush()
@@ -72,6 +126,39 @@ class ReleaseStore:
             JournalEntry.model_validate({name: getattr(row, name) for name in JournalEntry.model_fields})
             for row in self._session.scalars(rows)
         ]
+
+    def restore(self, model: str) -> str | None:
+        """Make the release say what its journal says last; returns what differed, None when nothing did.
+
+        A change writes both in one transaction, so they differ only where somebody wrote by hand.
+        """
+        last = select(func.max(JournalRow.revision)).where(JournalRow.model == model).scalar_subquery()
+        both = (  # one statement sees one moment
+            select(JournalRow.after, ReleaseRow)
+            .outerjoin(ReleaseRow, ReleaseRow.model == JournalRow.model)
+            .where(JournalRow.model == model, JournalRow.revision == last)
+            .execution_options(populate_existing=True)
+        )
+        found = self._session.execute(both).one_or_none()
+        if found is None:
+            return None
+        told = Release.model_validate(found[0])
+        row = None if found[1] is None else _release(found[1])
+        if row == told:
+            return None
+        if not self._swap(told, None if row is None else row.revision):
+            return None  # somebody changes it at this moment, and writes both
+        return f"its row was {'gone' if row is None else row.model_dump_json()}, its journal ends with {told.model_dump_json()}"
+
+    def journalled(self) -> list[str]:
+        """Every model that ever had a release, by name."""
+        return list(self._session.scalars(select(JournalRow.model).distinct().order_by(JournalRow.model)))
+
+    def _answered(self, model: str, request: str) -> Release | None:
+        after = self._session.scalar(
+            select(JournalRow.after).where(JournalRow.model == model, JournalRow.request == request)
+        )
+        return None if after is None else Release.model_validate(after)
 
     def _swap(self, after: Release, expected_revision: int | None) -> bool:
         values = dict(after)
@@ -98,3 +185,7 @@ class ReleaseStore:
             f"{after.model}: the change was decided on revision {expected_revision or 'none'}, but the release is at "
             f"{found}. Read it again and decide again."
         )
+
+
+def _release(row: ReleaseRow) -> Release:
+    return Release.model_validate({name: getattr(row, name) for name in Release.model_fields})

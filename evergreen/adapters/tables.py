@@ -122,6 +122,7 @@ class JournalRow(Base):
     """Every change of every release. Its key makes a second change from the same revision impossible."""
 
     __tablename__ = "release_journal"
+    __table_args__ = (Index("uq_release_journal_request", "model", "request", unique=True),)
 
     model: Mapped[str] = mapped_column(primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -131,6 +132,7 @@ class JournalRow(Base):
     at: Mapped[datetime]
     before: Mapped[dict[str, Any] | None]
     after: Mapped[dict[str, Any]]
+    request: Mapped[str | None]
 
 
 class DriftCheckRow(Base):

@@ -1,4 +1,4 @@
-"""What rank 0 says and saves along the way: progress, the curve, checkpoints when it is time.
+"""What rank 0 says and saves along the way: lines, progress, the curve, checkpoints when it is time.
 
 Called by `worker.py` after each step, on every rank; only rank 0 speaks and writes.
 """
@@ -10,14 +10,18 @@ from evergreen.training import loop
 from evergreen.training.batches import BatchOrder
 from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.dataset import Dataset, Part
+from evergreen.training.gauges import gpu_memory_bytes, gpu_use, resident_bytes
 from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
 from evergreen.training.objective import mean_loss
 from evergreen.training.parallel import Place
-from evergreen.training.processes import tell
+from evergreen.training.processes import PROGRESS_MARK, tell
+from evergreen.types import Progress
 
 _LINES = 20
-"""Progress lines of a run, about."""
+"""Lines of a run that say its step, about."""
+_PROGRESS_SECONDS = 0.5
+"""At least this long between two tellings of progress, but for the ends of epochs."""
 
 
 class Chronicle:
@@ -36,8 +40,8 @@ class Chronicle:
         self._validation, self._label = validation, label
         self._checkpoint_seconds = checkpoint_seconds
         self._every = max(1, order.steps // _LINES)
-        self._said_at = self._saved_at = time.monotonic()
-        self._rows_since = 0
+        self._said_at = self._saved_at = self._told_at = time.monotonic()
+        self._rows_said = self._rows_told = 0
 
     def say(self, line: str) -> None:
         """One line to whoever launched the job."""
@@ -59,33 +63,66 @@ class Chronicle:
             f"{self.place.device.type}"
         )
 
+    def begins(self, state: TrainState) -> None:
+        """Tell where the run starts, or where it goes on."""
+        if self.place.leads:
+            self._tell_progress(state, None, None)
+
     def after_step(self, state: TrainState, loss: float) -> None:
         """Speak now and then, close each epoch, and save when it is time."""
         if not self.place.leads:
             return
-        self._rows_since += min(self._order.batch_size, self._order.rows)
+        rows = min(self._order.batch_size, self._order.rows)
+        self._rows_said += rows
+        self._rows_told += rows
         last = state.step == self._order.steps
         if state.step % self._every == 0 or last:
-            self._progress(state, loss)
-        if self._order.ends_epoch(state.step):
-            self._close_epoch(state)
+            self._say_step(state, loss)
+        ended = self._close_epoch(state) if self._order.ends_epoch(state.step) else None
+        if ended or time.monotonic() - self._told_at >= _PROGRESS_SECONDS:
+            self._tell_progress(state, loss, ended)
         if last or time.monotonic() - self._saved_at >= self._checkpoint_seconds:
             self._checkpoints.save(state.step, state.to_dict())
             self._saved_at = time.monotonic()
 
-    def _progress(self, state: TrainState, loss: float) -> None:
+    def _say_step(self, state: TrainState, loss: float) -> None:
         now = time.monotonic()
-        speed = self._rows_since / max(now - self._said_at, 1e-9)
+        speed = self._rows_said / max(now - self._said_at, 1e-9)
         epoch = self._order.epoch(state.step - 1) + 1
         self.say(f"step {state.step}/{self._order.steps} epoch {epoch} loss {loss:.4f} rows/s {speed:.0f}")
-        self._said_at, self._rows_since = now, 0
+        self._said_at, self._rows_said = now, 0
 
-    def _close_epoch(self, state: TrainState) -> None:
+    def _tell_progress(self, state: TrainState, loss: float | None, ended: dict[str, float] | None) -> None:
+        now, device = time.monotonic(), self.place.device
+        progress = Progress(
+            step=state.step,
+            steps=self._order.steps,
+            epoch=self._order.epoch(state.step - 1) + 1 if state.step else 0,
+            epochs=self._order.epochs,
+            loss=loss,
+            validation_loss=ended.get("validation_loss") if ended else None,
+            learning_rate=learning_rate(state),
+            rows_per_second=self._rows_told / max(now - self._told_at, 1e-9),
+            memory_bytes=resident_bytes(),
+            gpu_memory_bytes=gpu_memory_bytes(device),
+            gpu_use=gpu_use(device),
+        )
+        tell(PROGRESS_MARK + progress.model_dump_json())
+        self._told_at, self._rows_told = now, 0
+
+    def _close_epoch(self, state: TrainState) -> dict[str, float]:
         epoch = self._order.epoch(state.step - 1) + 1
         row = {"step": float(state.step), "epoch": float(epoch), "train_loss": state.epoch_loss / state.epoch_rows}
         if len(self._validation):
             answers = loop.answer(state.network, self._label, self._validation.rows)
             row["validation_loss"] = float(mean_loss(self._label, answers, self._validation.targets[:, 0]))
+        row["learning_rate"] = learning_rate(state)
         state.curve.append(row)
         state.epoch_loss, state.epoch_rows = 0.0, 0
         self.say(f"epoch {epoch} done: " + " ".join(f"{name} {row[name]:.4f}" for name in row if name.endswith("loss")))
+        return row
+
+
+def learning_rate(state: TrainState) -> float:
+    """Of the next step."""
+    return float(state.optimizer.param_groups[0]["lr"])

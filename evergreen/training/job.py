@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evergreen.spec import ModelSpec
+from evergreen.spec import ModelSpec, TrainConfig
 from evergreen.types import Digest, Fact, TrainingSet
 
 
@@ -26,7 +26,7 @@ class TrainingJob(Fact):
 
     @property
     def digest(self) -> Digest:
-        """Of the rows, the `[model]` and `[train]` tables (the seed included), the classes and the code's revision."""
+        """Of the rows, the `[model]` and `[train]` tables (with the seed, see `shaping`), the classes and the code's revision."""
         return "sha256:" + hashlib.sha256(json.dumps(self._recipe, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -50,6 +50,11 @@ class TrainingJob(Fact):
         return self.path / "rows"
 
     @property
+    def spent_path(self) -> Path:
+        """Where its ranks note what they use."""
+        return self.path / "spent"
+
+    @property
     def result_path(self) -> Path:
         """The `TrainedModel` as JSON; there once the job is finished."""
         return self.path / "result.json"
@@ -60,7 +65,7 @@ class TrainingJob(Fact):
         return {
             "training_set": self.training_set.digest,
             "code_revision": self.code_revision,
-            "train": self.spec.train.model_dump(mode="json"),
+            "train": shaping(self.spec.train),
         }
 
     @property
@@ -75,3 +80,8 @@ class TrainingJob(Fact):
             },
             **self.lineage,
         }
+
+
+def shaping(config: TrainConfig) -> dict[str, Any]:
+    """What of a `[train]` table shapes the weights, as JSON: not when to give up."""
+    return config.model_dump(mode="json", exclude={"abandon_margin"})

@@ -23,8 +23,16 @@ from evergreen import errors
 from evergreen.errors import ArtifactError, EvergreenError, TrainingFailed
 from evergreen.training.artifact import artifact_digest, write_durably
 from evergreen.training.job import TrainingJob
-from evergreen.training.processes import ERROR_MARK, die_with_parent, locked, stop_session, tell
-from evergreen.types import TrainedModel
+from evergreen.training.processes import (
+    ERROR_MARK,
+    PROGRESS_MARK,
+    die_with_parent,
+    locked,
+    stop_session,
+    tell,
+)
+from evergreen.training.spending import note_launcher, spent
+from evergreen.types import Progress, Rates, TrainedModel
 
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
@@ -33,8 +41,16 @@ _LAST_LINES = 20
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
-def train(job: TrainingJob, on_line: Callable[[str], None] = print) -> TrainedModel:
-    """Train the job's model, or return it at once if that is done; every line the ranks print goes to `on_line`.
+def train(
+    job: TrainingJob,
+    on_line: Callable[[str], None] = print,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    rates: Rates = Rates(),  # noqa: B008 (frozen)
+) -> TrainedModel:
+    """Train the job's model, or return it at once if that is done.
+
+    Every line the ranks print goes to `on_line`, how far they are to `on_progress`; both should return soon, since the
+    ranks wait for them. What it cost over all of its parts is priced by `rates`.
 
     Raises `DataError` when rows, columns or labels are not what training needs, and `TrainingFailed`, with the last lines,
     when it ended without a model.
@@ -43,11 +59,11 @@ def train(job: TrainingJob, on_line: Callable[[str], None] = print) -> TrainedMo
     with locked(
         job.path / "lock", lambda: on_line(f"waiting: {job.path.name} is being trained by another process")
     ) as lock:
-        found = _finished(job, on_line)
+        found = _finished(job, on_line, rates)
         if found is None:
             write_durably(job.path / "job.json", job.model_dump_json().encode())
-            _run(job, on_line, lock)
-            found = _finished(job, on_line)
+            _run(job, on_line, on_progress, lock)
+            found = _finished(job, on_line, rates)
         if found is None:
             raise TrainingFailed(
                 f"training {job.spec.name!r} ended well but left no result in {job.path}. Run it again."
@@ -55,7 +71,7 @@ def train(job: TrainingJob, on_line: Callable[[str], None] = print) -> TrainedMo
         return found
 
 
-def _finished(job: TrainingJob, on_line: Callable[[str], None]) -> TrainedModel | None:
+def _finished(job: TrainingJob, on_line: Callable[[str], None], rates: Rates) -> TrainedModel | None:
     if not job.result_path.is_file():
         return None
     result = TrainedModel.model_validate_json(job.result_path.read_text())
@@ -67,10 +83,11 @@ def _finished(job: TrainingJob, on_line: Callable[[str], None]) -> TrainedModel 
         on_line(f"the model in {job.model_path} is not the one that was made there; making it again")
         return None
     # A job's digest leaves out what does not shape the weights, so these two may have changed since.
-    return result.model_copy(update={"training_set": job.training_set, "spec_digest": job.spec.digest})
+    mine = {"training_set": job.training_set, "spec_digest": job.spec.digest}
+    return result.model_copy(update=mine | {"job": job.digest, "cost": spent(job.spent_path, rates)})
 
 
-def _run(job: TrainingJob, on_line: Callable[[str], None], lock: int) -> None:
+def _run(job: TrainingJob, on_line: Callable[[str], None], on_progress: Callable[[Progress], None], lock: int) -> None:
     program = [sys.executable, "-m", "evergreen.training.launch", str(job.path / "job.json"), str(os.getpid())]
     process = subprocess.Popen(
         program,
@@ -91,6 +108,9 @@ def _run(job: TrainingJob, on_line: Callable[[str], None], lock: int) -> None:
             for line in map(str.rstrip, lines):
                 if line.startswith(ERROR_MARK):
                     told = told or _error_of(line)
+                    continue
+                if line.startswith(PROGRESS_MARK):
+                    on_progress(Progress.model_validate_json(line.removeprefix(PROGRESS_MARK)))
                     continue
                 last.append(line)
                 on_line(line)
@@ -152,6 +172,7 @@ def main(job_file: str, parent: int) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     job = TrainingJob.model_validate_json(Path(job_file).read_text())
     notes = job.path / "elastic"
+    note_launcher(job.spent_path, started)
     try:
         elastic_launch(_configuration(job, notes), run_rank)(job_file, started, os.getpid())
     except ChildFailedError as error:
@@ -160,6 +181,7 @@ def main(job_file: str, parent: int) -> int:
         return 1
     finally:
         shutil.rmtree(notes, ignore_errors=True)
+        note_launcher(job.spent_path, started)
     return 0
 
 

@@ -108,14 +108,14 @@ def make_batch(
     noise = noise_for(
         config.seed,
         step,
-        len(chosen),
+        mine,
         numerics=shape.numerics,
         categoricals=len(shape.cardinalities),
         hidden=shape.hidden,
         dropout=shape.dropout,
     )
     rows, index = training.rows, torch.from_numpy(chosen[mine]).to(training.targets.device)
-    disturbance = Disturbance.of(noise[mine])
+    disturbance = Disturbance.of(noise)
     send = place.send
     return Batch(
         Rows(send(rows.numeric[index]), send(rows.missing[index]), send(rows.categories[index])),

@@ -15,6 +15,8 @@ from pathlib import Path
 
 ERROR_MARK = "evergreen-error "
 """Starts the line by which a child says which error its parent should raise."""
+PROGRESS_MARK = "evergreen-progress "
+"""Starts the line by which rank 0 says how far it is; a `Progress` as JSON follows."""
 _PR_SET_PDEATHSIG = 1
 _PATIENCE_SECONDS = 5.0
 

@@ -27,6 +27,7 @@ from evergreen.training.parallel import Place, process_group
 from evergreen.training.predictor import ModelDescription, pack
 from evergreen.training.preprocessing import Encoder
 from evergreen.training.processes import ERROR_MARK, die_with_parent, tell
+from evergreen.training.spending import metered
 from evergreen.types import TrainedModel
 
 
@@ -38,7 +39,7 @@ def run_rank(job_file: str, started: float, launcher: int) -> None:
     die_with_parent(launcher)
     job = TrainingJob.model_validate_json(Path(job_file).read_text())
     try:
-        with process_group() as place:
+        with process_group() as place, metered(job.spent_path, started, place):
             train_rank(job, place, started)
     except EvergreenError as error:
         tell(ERROR_MARK + json.dumps({"kind": type(error).__name__, "message": str(error)}))
@@ -64,6 +65,7 @@ def train_rank(job: TrainingJob, place: Place, started: float) -> None:
         state.restore(saved)
         chronicle.say(f"resumed at step {state.step}/{order.steps}")
     resumed_from = state.step
+    chronicle.begins(state)
 
     training = place.hold(dataset.training)
     loop.fit(

@@ -44,7 +44,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(empty_database: Path, tmp_path: Path) -> Settings:
     home = tmp_path / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     shutil.copy(empty_database, home / "mlflow.db")
     return Settings(home=home, mlflow_ui_url="http://mlflow.example:5000")
 
@@ -274,6 +274,54 @@ def test_killed_after_any_of_its_calls_and_run_again_it_ends_with_one_run_and_on
         "set_terminated",
         "create_model_version",
     ]
+
+
+def test_a_judged_version_is_sealed_and_may_serve(registry: ModelRegistry, candidate: TrainedModel) -> None:
+    version = register(registry, candidate)
+
+    assert version.seal is not None
+    assert registry.servable("flight_delay", 1) == version
+
+
+def test_a_refused_version_is_sealed_too_and_may_not_serve(registry: ModelRegistry, candidate: TrainedModel) -> None:
+    register(registry, candidate, decision=a_gate_decision(passed=False, reason="too bad"))
+
+    with pytest.raises(ArtifactError, match=r"version 1 is never served: it did not pass its gate \(too bad\)"):
+        registry.servable("flight_delay", 1)
+
+
+@pytest.mark.parametrize(("tag", "value"), [("evergreen.gate", "passed"), ("evergreen.artifact", "sha256:" + "0" * 64)])
+def test_a_version_whose_tags_were_altered_may_not_serve(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel, tag: str, value: str
+) -> None:
+    register(registry, candidate, decision=a_gate_decision(passed=False))
+    client(settings).set_model_version_tag("flight_delay", "1", tag, value)
+
+    with pytest.raises(ArtifactError, match="altered after it was judged"):
+        registry.servable("flight_delay", 1)
+
+
+def test_a_version_whose_verdict_was_rewritten_may_not_serve(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel
+) -> None:
+    register(registry, candidate)
+    (verdict,) = (settings.home / "mlartifacts").rglob("gate.json")
+    verdict.write_text(verdict.read_text().replace("0.0100", "0.0200"))
+
+    with pytest.raises(ArtifactError, match="altered after it was judged"):
+        registry.servable("flight_delay", 1)
+
+
+def test_an_unsealed_version_may_not_serve_until_it_is_registered_again(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel
+) -> None:
+    version = register(registry, candidate)
+    client(settings).delete_model_version_tag("flight_delay", "1", "evergreen.seal")
+    with pytest.raises(ArtifactError, match="nobody sealed it"):
+        registry.servable("flight_delay", 1)
+
+    assert register(registry, candidate) == version
+    assert registry.servable("flight_delay", 1) == version
 
 
 def test_a_fetched_artifact_has_the_bytes_that_were_judged(

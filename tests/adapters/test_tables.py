@@ -7,7 +7,6 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
@@ -134,8 +133,8 @@ def migrate_from_processes(url: str) -> None:
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     engine = open_engine(url)
     with engine.connect() as connection:
-        head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [head]
+        newest = max(path.name[:4] for path in (MIGRATIONS / "versions").glob("*.py"))
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [newest]
     engine.dispose()
 
 

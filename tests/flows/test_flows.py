@@ -14,6 +14,7 @@ from evergreen.errors import DataError, FeatureServiceMissing, InvalidTransition
 from evergreen.types import Cause, Outcome, ReleaseDecision, Window
 from evergreen.wiring import Wiring
 from flows.materialize import materialize
+from flows.reconcile import reconcile
 from flows.retrain import retrain
 from flows.roll_out import roll_out
 from flows.score_batch import score_batch
@@ -114,6 +115,11 @@ def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
         assert [entry.action for entry in records.releases.journal(MODEL)] == ["start", "start", "promote", "roll_back"]
     with pytest.raises(InvalidTransition, match="no previous champion"):
         roll_out(MODEL, "rollback", end)
+
+    assert reconcile() == ()
+    world.registry.mirror(back.model_copy(update={"champion": 2}))  # a hand in MLflow
+    assert {finding.kind for finding in reconcile()} == {"moved_by_hand"}
+    assert world.registry.mirrored(MODEL) == ({"champion": 1}, back)
 
 
 def test_a_refused_candidate_is_registered_with_its_reasons(

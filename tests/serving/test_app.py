@@ -532,7 +532,22 @@ def test_a_version_whose_bytes_changed_is_not_served_and_the_old_one_goes_on(api
 
 
 def test_a_version_that_did_not_pass_its_gate_is_never_served(api: Api) -> None:
-    assert "flight_delay version 3 did not pass its gate" in refuses(api, 3)["error"]
+    assert "flight_delay version 3 is never served: it did not pass its gate" in refuses(api, 3)["error"]
+
+
+def test_a_version_nobody_sealed_is_never_served(api: Api) -> None:
+    from mlflow import MlflowClient
+
+    uri = api.installation.settings.tracking_uri
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    seal = client.get_model_version("flight_delay", "2").tags["evergreen.seal"]
+    client.delete_model_version_tag("flight_delay", "2", "evergreen.seal")
+    try:
+        shown = refuses(api, 2)
+    finally:
+        client.set_model_version_tag("flight_delay", "2", "evergreen.seal", seal)
+
+    assert "version 2 is never served: nobody sealed it" in shown["error"]
 
 
 def test_a_version_the_registry_does_not_hold_is_said(api: Api) -> None:

@@ -1,19 +1,23 @@
-import time
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
+from evergreen.errors import DataError
 from evergreen.settings import Settings
 from evergreen.types import Prediction, Window
 from evergreen.wiring import Wiring
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
+from serving.spool import Spool
 from tests.serving.serving_factories import NOON, a_prediction, counted, eventually
 
 Write = Callable[[Sequence[Prediction]], int]
+ROW_BYTES = len(a_prediction(10).model_dump_json()) + 8
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +35,18 @@ def into(tables: Wiring) -> Write:
     return write
 
 
+def logged(tables: Wiring, model: str) -> set[str]:
+    with tables.records() as records:
+        frame = records.predictions.frame(model, Window(start=NOON, end=NOON + timedelta(hours=1)), NOON)
+    return set(frame["prediction_id"])
+
+
 @contextmanager
-def a_writer(write: Write, **options: float) -> Iterator[tuple[LogWriter, Metrics]]:
+def a_writer(
+    write: Write, folder: Path, *, capacity_bytes: int = 512 << 20, **options: float
+) -> Iterator[tuple[LogWriter, Metrics]]:
     metrics = Metrics()
-    log = LogWriter(write, metrics, **options)  # type: ignore[arg-type]
+    log = LogWriter(write, Spool(folder, capacity_bytes=capacity_bytes), metrics, **options)  # type: ignore[arg-type]
     log.start()
     yield log, metrics
     log.close()
@@ -55,21 +67,33 @@ class Gate:
         return len(predictions)
 
 
-def test_what_is_recorded_is_in_the_log(tables: Wiring) -> None:
+def away(predictions: Sequence[Prediction]) -> int:
+    raise ConnectionError("nobody there")
+
+
+def test_what_is_recorded_is_in_the_log(tables: Wiring, tmp_path: Path) -> None:
     asked = [a_prediction(number, model="whole") for number in range(2_500)]
-    with a_writer(into(tables)) as (log, metrics):
+    with a_writer(into(tables), tmp_path) as (log, metrics):
         assert log.record(asked) == 2_500
         assert log.flush()
-    with tables.records() as records:
-        frame = records.predictions.frame("whole", Window(start=NOON, end=NOON + timedelta(hours=1)), NOON)
 
-    assert set(frame["prediction_id"]) == {one.prediction_id for one in asked}
+    assert logged(tables, "whole") == {one.prediction_id for one in asked}
     assert counted(metrics, "log_rows_total", outcome="written") == 2_500
 
 
-def test_an_answer_given_twice_is_logged_once(tables: Wiring) -> None:
+def test_an_answer_is_the_same_after_the_spool(tmp_path: Path) -> None:
+    gate = Gate()
+    gate.opened.set()
+    with a_writer(gate.write, tmp_path) as (log, _):
+        log.record([a_prediction(1)])
+        assert log.flush()
+
+    assert gate.stored == [a_prediction(1)]
+
+
+def test_an_answer_given_twice_is_logged_once(tables: Wiring, tmp_path: Path) -> None:
     twice = [a_prediction(1, model="twice"), a_prediction(1, model="twice")]
-    with a_writer(into(tables)) as (log, metrics):
+    with a_writer(into(tables), tmp_path) as (log, metrics):
         log.record(twice)
         assert log.flush()
         log.record(twice)
@@ -79,39 +103,60 @@ def test_an_answer_given_twice_is_logged_once(tables: Wiring) -> None:
     assert counted(metrics, "log_rows_total", outcome="repeated") == 3
 
 
-def test_a_full_queue_counts_what_it_loses_and_holds_nobody_up() -> None:
+def test_a_full_spool_loses_the_oldest_counted_and_holds_nobody_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     gate = Gate()
-    with a_writer(gate.write, capacity_rows=10) as (log, metrics):
+    with a_writer(gate.write, tmp_path, capacity_bytes=12 * ROW_BYTES, batch_rows=1) as (log, metrics):
         log.record([a_prediction(0)])
         assert gate.entered.wait(10)
-
-        taken = log.record([a_prediction(number) for number in range(1, 26)])  # returns while the log is blocked
+        for number in range(1, 26):
+            assert log.record([a_prediction(number)]) == 1  # returns while the log is blocked
         gate.opened.set()
         assert log.flush()
-    assert taken == 9
-    assert counted(metrics, "log_rows_total", outcome="lost") == 16
-    assert counted(metrics, "log_rows_total", outcome="written") == 10
-    assert [one.example_id for one in gate.stored] == [a_prediction(number).example_id for number in range(10)]
+
+    stored = [one.example_id for one in gate.stored]
+    lost = 26 - len(stored)
+    assert counted(metrics, "log_rows_total", outcome="lost") == log.lost_rows == lost >= 10
+    assert stored == [a_prediction(number).example_id for number in (0, *range(lost + 1, 26))]
+    assert "event=evergreen.predictions.lost" in caplog.text
 
 
-def test_a_bulk_job_may_wait_for_room() -> None:
+def test_a_bulk_job_may_wait_for_room(tmp_path: Path) -> None:
     gate = Gate()
-    with a_writer(gate.write, capacity_rows=10, batch_rows=4) as (log, metrics):
+    with a_writer(gate.write, tmp_path, capacity_bytes=40 * ROW_BYTES, batch_rows=4) as (log, metrics):
         taken: list[int] = []
-        bulk = Thread(target=lambda: taken.append(log.record([a_prediction(n) for n in range(95)], wait_seconds=10)))
-        bulk.start()
+
+        def bulk() -> None:
+            for start in range(0, 100, 20):
+                some = [a_prediction(n) for n in range(start, start + 20)]
+                taken.append(log.record(some, wait_seconds=10))
+
+        job = Thread(target=bulk)
+        job.start()
         assert gate.entered.wait(10)
-        assert counted(metrics, "log_queue_rows") <= 10
         gate.opened.set()
-        bulk.join(10)
+        job.join(10)
         assert log.flush()
 
-    assert taken == [95]
-    assert len(gate.stored) == 95
+    assert taken == [20] * 5
+    assert len(gate.stored) == 100
     assert counted(metrics, "log_rows_total", outcome="lost") == 0
 
 
-def test_a_log_that_recovers_loses_nothing(tables: Wiring) -> None:
+def test_a_bulk_job_that_finds_no_room_pushes_nobody_out(tmp_path: Path) -> None:
+    gate = Gate()
+    with a_writer(gate.write, tmp_path, capacity_bytes=4 * ROW_BYTES) as (log, metrics):
+        log.record([a_prediction(10)])
+        assert log.record([a_prediction(n) for n in range(11, 30)], wait_seconds=0.01) == 0
+        gate.opened.set()
+        assert log.flush()
+
+    assert [one.example_id for one in gate.stored] == [a_prediction(10).example_id]
+    assert counted(metrics, "log_rows_total", outcome="lost") == 19
+
+
+def test_a_log_that_recovers_loses_nothing(tables: Wiring, tmp_path: Path) -> None:
     down = iter([True, True])
 
     def write(predictions: Sequence[Prediction]) -> int:
@@ -119,7 +164,7 @@ def test_a_log_that_recovers_loses_nothing(tables: Wiring) -> None:
             raise ConnectionError("the database is restarting")
         return into(tables)(predictions)
 
-    with a_writer(write, backoff_seconds=0.001) as (log, metrics):
+    with a_writer(write, tmp_path, backoff_seconds=0.001) as (log, metrics):
         log.record([a_prediction(number, model="recovers") for number in range(3)])
         assert log.flush()
 
@@ -128,45 +173,90 @@ def test_a_log_that_recovers_loses_nothing(tables: Wiring) -> None:
     assert counted(metrics, "log_rows_total", outcome="lost") == 0
 
 
-def test_a_dead_log_counts_every_answer_as_lost() -> None:
-    def write(predictions: Sequence[Prediction]) -> int:
-        raise ConnectionError("nobody there")
+def test_what_a_dead_log_did_not_take_is_written_by_the_next_process(tables: Wiring, tmp_path: Path) -> None:
+    with a_writer(away, tmp_path, backoff_seconds=0.001) as (log, metrics):
+        log.record([a_prediction(number, model="later") for number in range(5)])
+        eventually(lambda: counted(metrics, "log_failures_total"))
+        assert counted(metrics, "log_queue_rows") == 5
+        assert log.close() == 5
+        assert log.lost_rows == 0
 
-    with a_writer(write, backoff_seconds=0.001, attempts=3, batch_rows=2) as (log, metrics):
-        log.record([a_prediction(number) for number in range(5)])
+    with a_writer(into(tables), tmp_path) as (log, metrics):
         assert log.flush()
 
-    assert counted(metrics, "log_rows_total", outcome="lost") == log.lost_rows == 5
-    assert counted(metrics, "log_queue_rows") == 0
+    assert len(logged(tables, "later")) == 5
+    assert counted(metrics, "log_rows_total", outcome="written") == 5
 
 
-def test_closing_writes_what_is_queued(tables: Wiring) -> None:
-    with a_writer(into(tables), batch_rows=7) as (log, metrics):
+def test_a_refused_prediction_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    stored: list[int] = []
+
+    def picky(predictions: Sequence[Prediction]) -> int:
+        if any(one.version == 13 for one in predictions):
+            raise DataError("13 is not taken")
+        stored.extend(one.version for one in predictions)
+        return len(predictions)
+
+    with a_writer(picky, tmp_path) as (log, metrics):
+        log.record([a_prediction(1, version=number) for number in range(10, 20)])
+        assert log.flush()
+
+    assert stored == [10, 11, 12, 14, 15, 16, 17, 18, 19]
+    assert counted(metrics, "log_rows_total", outcome="lost") == 1
+
+
+def test_the_database_s_own_refusal_is_told_from_its_absence(tables: Wiring, tmp_path: Path) -> None:
+    too_large = a_prediction(1, model="overflow", version=2**70)
+    with a_writer(into(tables), tmp_path) as (log, metrics):
+        log.record([too_large, a_prediction(2, model="overflow")])
+        assert log.flush()
+
+    assert logged(tables, "overflow") == {a_prediction(2, model="overflow").prediction_id}
+    assert counted(metrics, "log_rows_total", outcome="lost") == 1
+
+
+def test_a_disk_that_takes_nothing_is_counted_and_serving_goes_on(
+    tables: Wiring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(records: Sequence[bytes]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with a_writer(into(tables), tmp_path) as (log, metrics):
+        monkeypatch.setattr(log._spool, "append", full)
+        assert log.record([a_prediction(1, model="full")]) == 0
+        monkeypatch.undo()
+        assert log.record([a_prediction(2, model="full")]) == 1
+        assert log.flush()
+
+    assert counted(metrics, "log_rows_total", outcome="lost") == 1
+    assert len(logged(tables, "full")) == 1
+
+
+def test_closing_writes_what_is_spooled(tables: Wiring, tmp_path: Path) -> None:
+    with a_writer(into(tables), tmp_path, batch_rows=7) as (log, metrics):
         log.record([a_prediction(number, model="drained") for number in range(50)])
 
     assert counted(metrics, "log_rows_total", outcome="written") == 50
 
 
-def test_closing_does_not_wait_for_ever_and_counts_what_is_left() -> None:
+def test_closing_does_not_wait_for_ever_and_leaves_the_rest_in_the_spool(tmp_path: Path) -> None:
     gate = Gate()
     metrics = Metrics()
-    log = LogWriter(gate.write, metrics, batch_rows=2)
+    log = LogWriter(gate.write, Spool(tmp_path), metrics, batch_rows=2)
     log.start()
     log.record([a_prediction(number) for number in range(5)])
     assert gate.entered.wait(10)
 
-    lost = log.close(timeout_seconds=0.05)
+    left = log.close(timeout_seconds=0.05)
 
-    assert lost == 5
+    assert left == 5
     assert log.record([a_prediction(6)]) == 0
-    assert counted(metrics, "log_rows_total", outcome="lost") == 6
+    assert counted(metrics, "log_rows_total", outcome="lost") == 1
     gate.opened.set()
 
 
-def test_the_depth_of_the_queue_is_shown() -> None:
-    gate = Gate()
-    with a_writer(gate.write, batch_rows=2) as (log, metrics):
+def test_the_depth_of_the_spool_is_shown(tmp_path: Path) -> None:
+    with a_writer(away, tmp_path, batch_rows=2, backoff_seconds=0.001) as (log, metrics):
         log.record([a_prediction(number) for number in range(5)])
-        assert counted(metrics, "log_queue_rows") == 5
-        gate.opened.set()
-        eventually(lambda: counted(metrics, "log_queue_rows") == 0)
+        eventually(lambda: counted(metrics, "log_queue_rows") == 5)
+        assert counted(metrics, "log_spool_bytes") > 5 * 200

@@ -166,7 +166,8 @@ def test_a_label_of_another_task_is_refused_at_its_field(task: Task, label: floa
 
 
 def test_a_label_of_the_task_is_taken() -> None:
-    for task, label in (("binary", 1.0), ("multiclass", 2.0), ("regression", -12.5)):
+    each: list[tuple[Task, float]] = [("binary", 1.0), ("multiclass", 2.0), ("regression", -12.5)]
+    for task, label in each:
         require_labels([Outcome(example_id="a", label=label, label_timestamp=NOON)], task)
 
 

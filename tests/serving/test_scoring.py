@@ -18,6 +18,7 @@ from serving.loaded import LoadedModel
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
 from serving.scoring import Scorer, prediction_id
+from serving.spool import Spool
 from tests.serving.serving_factories import NOON, a_spec, an_artifact, counted
 
 INPUTS: dict[str, Literal["numeric", "categorical"]] = {"wind": "numeric", "delay": "numeric", "carrier": "categorical"}
@@ -32,7 +33,7 @@ class Bench:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self.log = LogWriter(self.write, self.metrics)
+        self.log = LogWriter(self.write, Spool(self.tables.settings.spool), self.metrics)
         self.log.start()
         self.scorer = Scorer(FeatureLookup(self, self.metrics), self.log, self.metrics)
 

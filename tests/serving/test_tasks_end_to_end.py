@@ -29,6 +29,7 @@ from serving.log_writer import LogWriter
 from serving.metrics import Metrics
 from serving.schemas import Answer
 from serving.scoring import Scorer
+from serving.spool import Spool
 from tasks.gate import evaluate_artifact
 from tests.training_factories import DAYS, FEATURES, START, a_job, a_spec, a_training_set
 
@@ -111,7 +112,7 @@ def test_what_it_answers_is_logged_and_measured_with_what_came_true(world: World
         with world.wiring.records() as records:
             return records.predictions.record(predictions)
 
-    log = LogWriter(write, metrics)
+    log = LogWriter(write, Spool(world.wiring.settings.spool), metrics)
     log.start()
     scorer = Scorer(FeatureLookup(NoStore(), metrics), log, metrics)
     loaded = LoadedModel(a_spec(world.task), release, {1: predictor}, needs={})
@@ -140,7 +141,7 @@ def test_what_it_answers_is_logged_and_measured_with_what_came_true(world: World
     assert live_figures(frame.assign(latency_ms=1.0), 1, world.task).scores == found.scores
     page = tmp_path / "page.html"
     drift_report(
-        world.holdout, frame, FEATURES, model="toy", window=world.rows.holdout, reference_window=world.rows.window,
+        world.holdout, frame, world.rows.features, model="toy", window=world.rows.holdout, reference_window=world.rows.window,
         html=page, score="score", label="label", task=world.task,
     )  # fmt: skip
     assert ("R2 Score" if world.task == "regression" else "Accuracy") in page.read_text()

@@ -45,13 +45,25 @@ def test_two_epochs_have_different_orders() -> None:
 
 
 def a_noise(step: int = 5, seed: int = 1) -> Noise:
-    return noise_for(seed, step, 4_000, numerics=3, categoricals=2, hidden=(16, 8), dropout=0.3)
+    return noise_for(seed, step, slice(0, 4_000), numerics=3, categoricals=2, hidden=(16, 8), dropout=0.3)
 
 
 def test_noise_is_the_same_for_the_same_step_and_new_for_the_next() -> None:
     assert np.array_equal(a_noise().numeric, a_noise().numeric)
     assert not np.array_equal(a_noise().numeric, a_noise(step=6).numeric)
     assert not np.array_equal(a_noise().numeric, a_noise(seed=2).numeric)
+
+
+@given(start=st.integers(0, 600), rows=st.integers(0, 400))
+def test_a_rows_noise_does_not_depend_on_who_draws_it(start: int, rows: int) -> None:
+    whole = noise_for(1, 5, slice(0, 1_000), numerics=3, categoricals=2, hidden=(16, 8), dropout=0.3)
+
+    part = noise_for(1, 5, slice(start, start + rows), numerics=3, categoricals=2, hidden=(16, 8), dropout=0.3)
+
+    expected = whole[slice(start, start + rows)]
+    assert np.array_equal(part.numeric, expected.numeric)
+    assert np.array_equal(part.hide, expected.hide)
+    assert all(np.array_equal(mine, theirs) for mine, theirs in zip(part.keep, expected.keep, strict=True))
 
 
 def test_noise_leaves_and_hides_the_shares_it_should() -> None:
@@ -64,6 +76,6 @@ def test_noise_leaves_and_hides_the_shares_it_should() -> None:
 
 
 def test_without_dropout_everything_is_kept() -> None:
-    noise = noise_for(0, 0, 50, numerics=0, categoricals=0, hidden=(4,), dropout=0.0)
+    noise = noise_for(0, 0, slice(0, 50), numerics=0, categoricals=0, hidden=(4,), dropout=0.0)
 
     assert noise.keep[0].all()

@@ -18,7 +18,7 @@ from evergreen.training.artifact import artifact_digest
 from evergreen.training.job import TrainingJob
 from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
-from evergreen.types import TrainedModel, TrainingSet
+from evergreen.types import Progress, Rates, TrainedModel, TrainingSet
 from tests.training_factories import a_job, a_training_set, some_rows
 
 
@@ -37,12 +37,21 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
 
 
 @pytest.fixture(scope="module")
+def progress() -> list[Progress]:
+    """What `finished` told of itself."""
+    return []
+
+
+@pytest.fixture(scope="module")
 def finished(
-    rows: TrainingSet, tmp_path_factory: pytest.TempPathFactory
+    rows: TrainingSet, tmp_path_factory: pytest.TempPathFactory, progress: list[Progress]
 ) -> tuple[TrainingJob, TrainedModel, list[str]]:
     job = a_job(tmp_path_factory.mktemp("jobs"), rows, ranks=2)
     lines: list[str] = []
-    return job, train(job, lines.append), lines
+    return job, train(job, lines.append, progress.append, RATES), lines
+
+
+RATES = Rates(cpu_hour=1.0)
 
 
 def scores_of(model: TrainedModel, frame: pd.DataFrame) -> np.ndarray:
@@ -82,11 +91,33 @@ def test_its_lines_arrive_one_by_one_and_without_noise(finished: tuple[TrainingJ
     assert all(line.startswith(known) for line in lines)
 
 
+def test_it_tells_how_far_it_is_from_the_first_step_to_the_last(
+    finished: tuple[TrainingJob, TrainedModel, list[str]], progress: list[Progress]
+) -> None:
+    _, model, _ = finished
+
+    assert [row.step for row in progress if row.step % 16 == 0] == [0, 16, 32]
+    assert (progress[0].epoch, progress[0].loss) == (0, None)
+    ends = [row for row in progress if row.validation_loss is not None]
+    assert [row.validation_loss for row in ends] == [row["validation_loss"] for row in model.curve]
+    assert all(row.rows_per_second > 0 and row.memory_bytes > 1e7 and row.learning_rate > 0 for row in ends)
+
+
+def test_it_states_what_all_its_ranks_cost(finished: tuple[TrainingJob, TrainedModel, list[str]]) -> None:
+    _, model, _ = finished
+
+    assert model.cost is not None
+    assert (model.cost.device, model.cost.devices) == ("cpu", 2)
+    assert model.cost.device_seconds > 1.0, "importing torch alone takes more"
+    assert model.cost.seconds >= model.seconds - 0.5
+    assert model.cost.price == pytest.approx(model.cost.device_seconds / 3600)
+
+
 def test_a_finished_job_is_not_trained_again(finished: tuple[TrainingJob, TrainedModel, list[str]]) -> None:
     job, model, _ = finished
     lines: list[str] = []
 
-    assert train(job, lines.append) == model
+    assert train(job, lines.append, rates=RATES) == model
     assert lines == []
 
 

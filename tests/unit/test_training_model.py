@@ -75,7 +75,7 @@ def test_a_row_scores_the_same_alone_and_in_company() -> None:
 
 def test_noise_changes_the_answer_and_the_same_noise_changes_it_the_same_way() -> None:
     network, rows = build_network(a_shape()), some_inputs(a_shape())
-    noise = noise_for(0, 0, 5, numerics=3, categoricals=2, hidden=(16, 8), dropout=0.3)
+    noise = noise_for(0, 0, slice(0, 5), numerics=3, categoricals=2, hidden=(16, 8), dropout=0.3)
 
     disturbed = network(rows, Disturbance.of(noise))
 
@@ -85,7 +85,7 @@ def test_noise_changes_the_answer_and_the_same_noise_changes_it_the_same_way() -
 
 def test_the_two_halves_of_a_batch_see_the_noise_of_the_whole() -> None:
     network, rows = build_network(a_shape()), some_inputs(a_shape(), rows=6)
-    noise = noise_for(0, 0, 6, numerics=3, categoricals=2, hidden=(16, 8), dropout=0.3)
+    noise = noise_for(0, 0, slice(0, 6), numerics=3, categoricals=2, hidden=(16, 8), dropout=0.3)
 
     whole = network(rows, Disturbance.of(noise))
     halves = [

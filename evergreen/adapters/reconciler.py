@@ -1,0 +1,125 @@
+"""The reconciler: puts back whatever differs from the journal, and says what it found.
+
+A change of a release is one transaction (row and journal) and then a mirror in MLflow; whoever died between the two left a
+half-done step, and whoever moved an alias by hand left a lie. Both are put back here. What cannot be repaired, a released
+version that may not be served, is reported. Safe to run at any time, by several at once.
+Called when the stack and serving start, and by the flow `reconcile` on its schedule.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Protocol
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from evergreen.adapters.releases import ReleaseStore
+from evergreen.errors import ArtifactError, UnknownModel
+from evergreen.types import Finding, ModelVersion, Release
+
+ALIASES = ("champion", "challenger", "previous")
+CHANGES_MEANWHILE = 20
+"""Releases that change more often than this while they are mirrored are left to whoever changes them."""
+
+
+class Registry(Protocol):
+    """The part of `ModelRegistry` that mirrors a release."""
+
+    def mirror(self, release: Release) -> None:
+        """Show the release."""
+
+    def mirrored(self, model: str) -> tuple[dict[str, int], Release | None]:
+        """What is shown."""
+
+    def servable(self, model: str, number: int) -> ModelVersion:
+        """Raises `ArtifactError` or `UnknownModel` where the version may not serve."""
+
+
+def reconcile(engine: Engine, registry: Registry) -> tuple[Finding, ...]:
+    """Look at every model that ever had a release; returns what differed, in order of models."""
+    with Session(engine) as session:
+        models = ReleaseStore(session).journalled()
+    return tuple(finding for model in models for finding in _reconcile(engine, registry, model))
+
+
+def show(engine: Engine, registry: Registry, model: str) -> Release | None:
+    """Mirror the release as it is now; None where there is none.
+
+    Of two that mirror at once the slower could leave an older release behind, so each looks again after it has written.
+    """
+    shown: Release | None = None
+    for _ in range(CHANGES_MEANWHILE):
+        release = _current(engine, model)
+        if release is None or release == shown:
+            return release
+        registry.mirror(release)
+        shown = release
+    return shown
+
+
+def differences(release: Release, aliases: dict[str, int], told: Release | None) -> Iterator[Finding]:
+    """How what MLflow shows differs from the release.
+
+    The mirror writes its tag last. An alias that differs though the tag tells of this revision was moved by hand; under an
+    older tag it is a step that was not finished, unless the alias says what neither revision does.
+    """
+    for alias in ALIASES:
+        number, shown = getattr(release, alias), aliases.get(alias)
+        if number == shown:
+            continue
+        before = None if told is None else getattr(told, alias)
+        by_hand = told == release or shown != before
+        yield Finding(
+            model=release.model,
+            kind="moved_by_hand" if by_hand else "half_done",
+            repaired=True,
+            reason=f"alias {alias} was at {_version(shown)}, revision {release.revision} says {_version(number)}: "
+            + ("somebody moved it by hand" if by_hand else "the change to that revision was not finished"),
+        )
+    if told is None or told.revision < release.revision:
+        shown_before = "nothing" if told is None else f"revision {told.revision}"
+        reason = f"MLflow told of {shown_before}, the release is at revision {release.revision}"
+        yield Finding(model=release.model, kind="half_done", repaired=True, reason=reason)
+    elif told != release:
+        reason = f"the tag evergreen.release told of {told.model_dump_json()}, which is not revision {release.revision}"
+        yield Finding(model=release.model, kind="moved_by_hand", repaired=True, reason=reason)
+
+
+def _reconcile(engine: Engine, registry: Registry, model: str) -> Iterator[Finding]:
+    with Session(engine) as session, session.begin():
+        differed = ReleaseStore(session).restore(model)
+    if differed is not None:
+        yield Finding(model=model, kind="release_row", repaired=True, reason=f"{differed}, which is in force again")
+    release = _current(engine, model)
+    if release is None:
+        return
+    try:
+        found = tuple(differences(release, *registry.mirrored(model)))
+    except UnknownModel as error:
+        yield Finding(model=model, kind="not_servable", repaired=False, reason=str(error))
+        return
+    if found and release == _current(engine, model):  # else somebody is at it, and mirrors when done
+        # An alias may stand on a version that was deleted; the next look tells.
+        with suppress(UnknownModel):
+            show(engine, registry, model)
+        yield from found
+    yield from _not_servable(registry, release)
+
+
+def _not_servable(registry: Registry, release: Release) -> Iterator[Finding]:
+    for number in (release.champion, release.challenger):
+        if number is None:
+            continue
+        try:
+            registry.servable(release.model, number)
+        except (ArtifactError, UnknownModel) as error:
+            yield Finding(model=release.model, kind="not_servable", repaired=False, reason=str(error))
+
+
+def _current(engine: Engine, model: str) -> Release | None:
+    with Session(engine) as session:
+        return ReleaseStore(session).current(model)
+
+
+def _version(number: int | None) -> str:
+    return "no version" if number is None else f"version {number}"

@@ -1,0 +1,83 @@
+"""The way back without Prefect: one HTTP call, and what serving puts right when it starts.
+
+The call changes the release, which every serving process follows within its poll interval; MLflow's aliases follow when
+MLflow answers. Who may: whoever holds the key whose digest is `EVERGREEN_ADMIN_KEY_SHA256`.
+"""
+
+import hashlib
+import hmac
+import logging
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Request
+
+from evergreen.adapters.reconciler import reconcile, show
+from evergreen.types import Release
+from evergreen.wiring import Wiring
+from serving.schemas import Refusal
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+
+
+def wiring_of(request: Request) -> Wiring:
+    """The app's clients."""
+    wiring = request.app.state.wiring
+    assert isinstance(wiring, Wiring)
+    return wiring
+
+
+Clients = Annotated[Wiring, Depends(wiring_of)]
+
+
+def require_admin(wiring: Clients, authorization: Annotated[str, Header()] = "") -> None:
+    """`Authorization: Bearer KEY`; 401 without the right key, 403 where none was set."""
+    wanted = wiring.settings.admin_key_sha256
+    if not wanted:
+        raise HTTPException(403, "nobody may roll back over HTTP here: EVERGREEN_ADMIN_KEY_SHA256 is not set")
+    scheme, _, key = authorization.partition(" ")
+    given = hashlib.sha256(key.encode()).hexdigest()
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given, wanted):
+        raise HTTPException(401, "the header Authorization must be: Bearer, and the admin key")
+
+
+@router.post(
+    "/models/{model_name}/rollback",
+    tags=["operations"],
+    dependencies=[Depends(require_admin)],
+    responses={
+        401: {"model": Refusal, "description": "Without the admin key"},
+        403: {"model": Refusal, "description": "No admin key is set"},
+        404: {"model": Refusal, "description": "The model has no release"},
+        409: {"model": Refusal, "description": "There is nothing to go back to, or somebody else was first"},
+    },
+)
+def rollback(
+    model_name: Annotated[str, Path(pattern="^[ -~]+$", max_length=64)],
+    wiring: Clients,
+    reason: Annotated[str, Header(alias="X-Reason", max_length=500)] = "asked for over HTTP",
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Release:
+    """Drop the challenger, or put the previous champion back; the same `Idempotency-Key` again changes nothing."""
+    with wiring.records() as records:
+        release = records.releases.take_back(
+            model_name,
+            at=wiring.settings.clock(),
+            actor="http/admin",
+            reason=reason,
+            request=f"http/{idempotency_key}" if idempotency_key else None,
+        )
+    try:
+        show(wiring.engine, wiring.registry, model_name)
+    except Exception as error:  # who serves is decided; the mirror is put right by the next reconciler
+        logger.warning("%s: the release is changed, its aliases are not yet: %s", model_name, error)
+    return release
+
+
+def put_right(wiring: Wiring) -> None:
+    """Reconcile releases before serving; a registry that is away is no reason not to serve."""
+    try:
+        for finding in reconcile(wiring.engine, wiring.registry):
+            logger.warning("%s: %s", finding.model, finding.reason)
+    except Exception as error:  # MLflow raises whatever its transport does
+        logger.warning("the releases were not reconciled: %s: %s", type(error).__name__, error)

@@ -1,0 +1,78 @@
+"""Nothing that was answered is missing from the log: the database goes away, the process is killed."""
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import pytest
+
+from evergreen.settings import Settings
+from evergreen.types import Prediction, Window
+from evergreen.wiring import Wiring
+from serving.log_writer import LogWriter
+from serving.metrics import Metrics
+from serving.spool import Spool
+from tests.databases import empty_postgres_url
+from tests.serving.server_process import Link, Load, a_server, released
+from tests.serving.serving_factories import NOON, eventually
+
+MiB = 1 << 20
+
+
+def logged(wiring: Wiring) -> set[str]:
+    with wiring.records() as records:
+        frame = records.predictions.frame(
+            "flight_delay", Window(start=NOON, end=NOON + timedelta(hours=1)), NOON + timedelta(days=1)
+        )
+    return set(frame["prediction_id"])
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
+def test_without_its_database_serving_goes_on_in_flat_memory_and_nothing_is_lost(
+    installation: Wiring, empty_postgres_url: str, seconds: int
+) -> None:
+    tables = Wiring(Settings(home=installation.settings.home, database_url=empty_postgres_url))
+    released(tables, 1)
+    address = urlsplit(empty_postgres_url)
+    link = Link(address.hostname or "127.0.0.1", address.port or 5432)
+    through = empty_postgres_url.replace(address.netloc.rpartition("@")[2], f"127.0.0.1:{link.port}")
+    try:
+        with a_server(installation, EVERGREEN_DATABASE_URL=through) as server:
+            with Load(str(server.client.base_url), f"outage{seconds}") as load:
+                eventually(lambda: len(load.answered) > 300, seconds=60)
+                before = server.resident_bytes
+                link.cut()
+                away = len(load.answered)
+                time.sleep(seconds)  # the length of the outage is what is tested
+                grown = server.resident_bytes - before
+                away = len(load.answered) - away
+                link.mend()
+            assert load.failures == []
+            assert away > 20 * seconds
+            eventually(lambda: len(logged(tables)) == len(load.answered), seconds=60)
+            assert logged(tables) == set(load.answered)
+            assert 'evergreen_log_rows_total{outcome="lost"} 0.0' in server.client.get("/metrics").text
+            assert grown < 24 * MiB
+    finally:
+        link.close()
+        tables.engine.dispose()
+
+
+def test_every_answer_of_a_killed_process_is_in_the_log_afterwards(installation: Wiring) -> None:
+    released(installation, 1)
+    with a_server(installation) as server, Load(str(server.client.base_url), "killed") as load:
+        eventually(lambda: len(load.answered) > 300, seconds=60)
+        server.kill()
+        eventually(lambda: load.failures)
+
+    def write(predictions: Sequence[Prediction]) -> int:
+        with installation.records() as records:
+            return records.predictions.record(predictions)
+
+    next_process = LogWriter(write, Spool.claim(installation.settings.spool), Metrics())
+    next_process.start()
+    assert next_process.flush()
+    next_process.close()
+    assert len(load.answered) > 300
+    assert set(load.answered) <= logged(installation)
