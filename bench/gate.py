@@ -20,7 +20,8 @@ from rich.table import Table
 from scipy.special import expit, logit, ndtri
 
 from bench.record import record
-from evergreen.evaluation import auc_pulls, evaluate
+from evergreen.evaluation import evaluate
+from evergreen.figures import auc_pulls
 from evergreen.gate import better_than_champion, calibrated, not_worse_than_champion, slices_hold
 from evergreen.paired import paired_auc
 from evergreen.settings import ROOT

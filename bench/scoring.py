@@ -28,8 +28,9 @@ from bench.snapshot import repeated, snapshot
 from evergreen.settings import ROOT
 from evergreen.spec import load_spec
 from evergreen.training.job import TrainingJob
+from evergreen.training.label import Label
 from evergreen.training.launch import train
-from evergreen.training.loop import chances_of
+from evergreen.training.loop import answer
 from evergreen.training.model import Rows, build_network
 from evergreen.training.predictor import Predictor
 from evergreen.training.preprocessing import Column, Encoder
@@ -108,7 +109,7 @@ def limit(home: Path, rows: int) -> Figures:
     torch.set_num_threads(1)
     done, began = 0, time.process_time()
     while done < rows:
-        chances_of(network, encoded)
+        answer(network, Label(), encoded)
         done += len(encoded.numeric)
     return {"us_per_row": 1e6 * (time.process_time() - began) / done}
 

@@ -34,9 +34,11 @@ from evergreen.training import loop
 from evergreen.training.batches import CATEGORY_DROPOUT, BatchOrder
 from evergreen.training.dataset import Dataset, Part, open_dataset
 from evergreen.training.job import TrainingJob
+from evergreen.training.label import Label
 from evergreen.training.launch import train
 from evergreen.training.loop import Batch, TrainState
 from evergreen.training.model import Disturbance, Network, Rows, build_network, parameter_groups
+from evergreen.training.objective import summed_losses
 from evergreen.training.parallel import Place, process_group
 from evergreen.training.preprocessing import Encoder
 from evergreen.training.worker import shape_of
@@ -130,7 +132,7 @@ def started(job: TrainingJob, dataset: Dataset, place: Place) -> tuple[TrainStat
     """A run at step 0, made as the worker makes it."""
     config = job.spec.train
     order = BatchOrder(len(dataset.training), config.batch_size, config.epochs, config.seed)
-    network = build_network(shape_of(Encoder(dataset.fitted), job), config.seed)
+    network = build_network(shape_of(Encoder(dataset.fitted), dataset.label, job), config.seed)
     return loop.start(network, config, order, place), order
 
 
@@ -150,7 +152,7 @@ def timed_fit(
             raise _Enough
 
     try:
-        loop.fit(state, batch_of, order, spec.train, place, after_step)
+        loop.fit(state, batch_of, Label(), order, spec.train, place, after_step)
     except _Enough:
         return clock[WARM_STEPS + STEPS] - clock[WARM_STEPS]
     raise SystemExit(f"the bench needs {WARM_STEPS + STEPS} steps, the flights gave {order.steps}")
@@ -172,7 +174,7 @@ class PlainStep(torch.nn.Module):
             tuple(torch.rand(rows, units) >= shape.dropout for units in shape.hidden),
         )
         logits = self.network(Rows(numeric, missing, categories), disturbance)
-        label_loss, auxiliary_loss = loop.summed_losses(logits, targets)
+        label_loss, auxiliary_loss = summed_losses(Label(), logits, targets)
         return (label_loss + self.config.auxiliary_weight * auxiliary_loss) / rows
 
     def optimizer(self) -> torch.optim.Optimizer:
@@ -191,7 +193,9 @@ def loader_of(training: Part, spec: ModelSpec) -> torch.utils.data.DataLoader[An
 
 def plain_pytorch(job: TrainingJob, dataset: Dataset) -> float:
     """A loop by hand over a `DataLoader`."""
-    step = PlainStep(build_network(shape_of(Encoder(dataset.fitted), job), job.spec.train.seed), job.spec)
+    step = PlainStep(
+        build_network(shape_of(Encoder(dataset.fitted), dataset.label, job), job.spec.train.seed), job.spec
+    )
     optimizer, began = step.optimizer(), 0.0
     for i, batch in enumerate(loader_of(dataset.training, job.spec)):
         if i == WARM_STEPS:
@@ -215,7 +219,9 @@ def lightning(job: TrainingJob, dataset: Dataset) -> float:
     class Module(LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.step = PlainStep(build_network(shape_of(Encoder(dataset.fitted), job), spec.train.seed), spec)
+            self.step = PlainStep(
+                build_network(shape_of(Encoder(dataset.fitted), dataset.label, job), spec.train.seed), spec
+            )
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:  # noqa: ARG002
             return self.step(*batch)

@@ -1,7 +1,7 @@
 """Scores and labels → `Evaluation`: how good is this model on these rows, whole and slice by slice?
 
 Pure numpy: no model, no clock, no files. Called for candidate and champion on the same holdout, and by monitoring on
-what was served. To add a figure, compute it in `score_rows`; the gate reads figures by name.
+what was served. What is said of the rows of each task is `figures.py`; the gate reads figures by name.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evergreen.errors import DataError
-from evergreen.types import DayLoss, Digest, Evaluation, Scores, Window
+from evergreen.figures import BINS, Floats, calibration_error, checked, figures_of, pulls_of, reliability, row_losses
+from evergreen.types import DayLoss, Digest, Evaluation, Scores, Task, Window
 
-BINS = 10
-"""Of the expected calibration error."""
-_CERTAIN = 1e-7
-"""Scores are kept this far from 0 and 1 in the log loss: one confident miss costs 16, not infinity."""
 CONFIDENCE = 0.95
 """Of `calibration_error_low`, one-sided."""
 RESAMPLES = 2_000
@@ -34,25 +31,27 @@ def evaluate(
     scores: NDArray[Any],
     days: NDArray[Any],
     slices: Mapping[str, NDArray[Any]],
+    task: Task = "binary",
 ) -> Evaluation:
     """Figures of one model on one holdout, with the losses of each day, whole and by slice.
 
-    `labels` (rows,) of 0 and 1, `scores` (rows,) probabilities, `days` (rows,) the day of each row (dates, or moments in UTC
-    as `datetime64`), `slices` for each column its (rows,) values; every distinct value becomes a slice `column=value`.
-    Raises `DataError` as `score_rows` does.
+    `labels` (rows,) and `scores` (rows,), of a multiclass model (rows, classes), are as `figures.py` says for the task; `days`
+    (rows,) is the day of each row (dates, or moments in UTC as `datetime64`), `slices` has for each column its (rows,)
+    values; every distinct value becomes a slice `column=value`. Raises `DataError` as `score_rows` does.
     """
-    labels, scores = _checked(labels, scores)
+    labels, scores = checked(task, labels, scores)
     if len(days) != len(labels):
         raise DataError(f"{len(days):,} days for {len(labels):,} rows; give one a row.")
     calendar, place = np.unique(np.asarray(days).astype("datetime64[D]"), return_inverse=True)
-    losses = row_losses(labels, scores)
+    losses = row_losses(task, labels, scores)
 
     def figures(rows: NDArray[np.bool_]) -> Scores:
-        found = _figures(labels[rows], scores[rows])
+        found = _scores(task, labels[rows], scores[rows])
         return found.model_copy(update={"by_day": _by_day(calendar, place[rows], losses[rows])})
 
     whole = figures(np.ones(len(labels), dtype=np.bool_))
-    low = calibration_error_low(labels, scores, place, seed=int(holdout_digest.removeprefix("sha256:")[:16], 16))
+    bins, gaps = reliability(task, labels, scores)
+    low = calibration_error_low(bins, gaps, place, seed=int(holdout_digest.removeprefix("sha256:")[:16], 16))
     parts: dict[str, Scores] = {}
     for column, values in slices.items():
         if len(values) != len(labels):
@@ -70,93 +69,63 @@ def evaluate(
         days=len(calendar),
         overall=Scores(
             rows=whole.rows,
+            task=task,
             figures=whole.figures | {"calibration_error_low": low},
-            by_day=_with_pulls(whole.by_day, place, labels, scores),
+            by_day=_with_pulls(whole.by_day, place, pulls_of(task, labels, scores)),
         ),
         slices=parts,
     )
 
 
-def score_rows(labels: ArrayLike, scores: ArrayLike) -> Scores:
-    """The figures of `Scores`, without days.
+def score_rows(labels: ArrayLike, scores: ArrayLike, task: Task = "binary") -> Scores:
+    """The figures of `Scores`, without days; labels and scores are as `figures.py` says for the task.
 
-    `labels` (rows,) of 0 and 1, `scores` (rows,) probabilities. Raises `DataError` when there are no rows, lengths differ,
-    a label is neither 0 nor 1, or a score is not a probability.
+    Raises `DataError` when there are no rows, lengths differ, or a label or a score is not one of the task's.
     """
-    return _figures(*_checked(labels, scores))
+    return _scores(task, *checked(task, labels, scores))
 
 
-def roc_auc(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
-    """Chance that a row of class 1 scores above one of class 0, ties counting half (Mann-Whitney U; both must be present)."""
-    positives = labels == 1
-    ones, zeros = int(positives.sum()), int((~positives).sum())
-    return float((_middle_ranks(scores)[positives].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+def calibration_gap(scores: Scores) -> tuple[float, str]:
+    """How far scores are above what came true on the whole, and of what, in words.
 
-
-def auc_pulls(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(rows,) how far each row pulls the AUC from what the others make it; they sum to 0 (both classes must be present).
-
-    A row's share of the other class that it stands on the right side of, less the AUC, by the rows of its class: DeLong's
-    structural components, by ranks as Sun & Xu 2014 have it. Summed over clusters they give the variance of an AUC, or of
-    a difference of two, where rows of a cluster depend on each other (Obuchowski 1997).
+    Binary: mean score less the share that came true. Multiclass: that of the class it is furthest from 0 for. Regression:
+    mean score less mean label, in standard deviations of the label.
     """
-    positives = labels == 1
-    ones, zeros = int(positives.sum()), int((~positives).sum())
-    ranks, auc = _middle_ranks(scores), roc_auc(labels, scores)
-    pulls = np.empty(len(labels))
-    pulls[positives] = ((ranks[positives] - _middle_ranks(scores[positives])) / zeros - auc) / ones
-    pulls[~positives] = (1 - (ranks[~positives] - _middle_ranks(scores[~positives])) / ones - auc) / zeros
-    return pulls
+    if scores.task == "regression":
+        return scores["bias"] / (scores["label_std"] or 1.0), "scores"
+    if scores.task == "binary":
+        return scores["mean_score"] - scores["base_rate"], "scores"
+    gaps = [scores[f"mean_score_{k}"] - scores[f"base_rate_{k}"] for k in range(int(scores["classes"]))]
+    furthest = int(np.argmax(np.abs(gaps)))
+    return gaps[furthest], f"scores of class {furthest}"
 
 
-def calibration_error(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
-    """Expected calibration error over `BINS` equal-width bins (Naeini et al. 2015): mean |score - share| by rows of a bin."""
-    bins = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
-    gaps = np.bincount(bins, weights=scores - labels, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))
-
-
-def calibration_error_low(
-    labels: NDArray[np.float64], scores: NDArray[np.float64], days: NDArray[np.int64], seed: int
-) -> float:
+def calibration_error_low(bins: NDArray[np.int64], gaps: Floats, days: NDArray[np.int64], seed: int) -> float:
     """What the calibration error is at least, with `CONFIDENCE`, if other days like these had come.
 
-    A bootstrap of whole days, `days` (rows,) being numbered from 0: rows of one day are wrong together. Noise can only
-    raise the error, so the interval is the basic one, which takes that rise off (Davison & Hinkley 1997, section 5.2).
-    The error itself on one day.
+    `bins` and `gaps` (rows,) are `reliability`'s. A bootstrap of whole days, `days` (rows,) being numbered from 0: rows of one
+    day are wrong together. Noise can only raise the error, so the interval is the basic one, which takes that rise off
+    (Davison & Hinkley 1997, section 5.2). The error itself on one day.
     """
-    found = calibration_error(labels, scores)
+    found = calibration_error(bins, gaps)
     count = int(days.max()) + 1
     if count < 2:
         return found
-    bins = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
-    gaps = np.bincount(days * BINS + bins, weights=scores - labels, minlength=count * BINS).reshape(count, BINS)
+    sums = np.bincount(days * BINS + bins, weights=gaps, minlength=count * BINS).reshape(count, BINS)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    errors = np.abs(drawn @ gaps).sum(axis=1) / (drawn @ np.bincount(days, minlength=count))
+    errors = np.abs(drawn @ sums).sum(axis=1) / (drawn @ np.bincount(days, minlength=count))
     return float(np.clip(2 * found - np.quantile(errors, CONFIDENCE), 0.0, found))
 
 
-def row_losses(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(rows,) log loss of each row."""
-    certain = np.clip(scores, _CERTAIN, 1 - _CERTAIN)
-    losses: NDArray[np.float64] = -np.where(labels == 1, np.log(certain), np.log1p(-certain))
-    return losses
+def _scores(task: Task, labels: Floats, scores: Floats) -> Scores:
+    return Scores(task=task, rows=len(labels), figures=figures_of(task, labels, scores))
 
 
-def _middle_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(rows,) rank from 1, ties sharing the middle of theirs."""
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return ranks
-
-
-def _with_pulls(
-    by_day: tuple[DayLoss, ...], place: NDArray[np.int64], labels: NDArray[np.float64], scores: NDArray[np.float64]
-) -> tuple[DayLoss, ...]:
-    if labels.min() == labels.max():
+def _with_pulls(by_day: tuple[DayLoss, ...], place: NDArray[np.int64], pulls: Floats | None) -> tuple[DayLoss, ...]:
+    if pulls is None:
         return by_day
-    pulls = np.bincount(place, weights=auc_pulls(labels, scores)).tolist()
-    return tuple(day.model_copy(update={"auc_pull": pull}) for day, pull in zip(by_day, pulls, strict=True))
+    sums = np.bincount(place, weights=pulls).tolist()
+    return tuple(day.model_copy(update={"auc_pull": pull}) for day, pull in zip(by_day, sums, strict=True))
 
 
 def _by_day(
@@ -169,39 +138,6 @@ def _by_day(
         for day, count, total in zip(calendar.tolist(), rows, sums, strict=True)
         if count
     )
-
-
-def _figures(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> Scores:
-    figures = {
-        "log_loss": float(row_losses(labels, scores).mean()),
-        "brier": float(np.mean((scores - labels) ** 2)),
-        "calibration_error": calibration_error(labels, scores),
-        "base_rate": float(labels.mean()),
-        "mean_score": float(scores.mean()),
-        "score_std": float(scores.std()),
-        "min_score": float(scores.min()),
-        "max_score": float(scores.max()),
-    }
-    if labels.min() != labels.max():
-        figures["auc"] = roc_auc(labels, scores)
-    return Scores(rows=len(labels), figures=figures)
-
-
-def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    truth, guess = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    if len(truth) == 0:
-        raise DataError("there are no rows to score. Ask for a window that has labelled rows.")
-    if truth.shape != guess.shape:
-        raise DataError(f"{truth.shape} labels but {guess.shape} scores; give one of each a row.")
-    if not np.isin(truth, (0.0, 1.0)).all():
-        raise DataError(
-            f"labels must be 0 or 1, found {truth[~np.isin(truth, (0.0, 1.0))][0]}. Leave out rows without one."
-        )
-    # Written so that NaN fails too.
-    wrong = ~((guess >= 0.0) & (guess <= 1.0))
-    if wrong.any():
-        raise DataError(f"scores must be probabilities, found {guess[wrong][0]}. Look at the model that gave it.")
-    return truth, guess
 
 
 def _name(value: object) -> str:

@@ -14,6 +14,9 @@ from evergreen.paired import PairedDifference, holm, paired_auc, paired_differen
 from evergreen.spec import GateConfig
 from evergreen.types import Baselines, Check, Evaluation, GateDecision, Scores
 
+COIN = 0.69
+"""Log loss asked for of two classes where the file says nothing; a coin has 0.693."""
+
 
 def decide(
     candidate: Evaluation, champion: Evaluation | None, rules: GateConfig, baselines: Baselines | None = None
@@ -25,8 +28,7 @@ def decide(
     checks = [
         enough_rows(candidate, rules),
         enough_days(candidate, rules),
-        log_loss_below(candidate, rules),
-        auc_above(candidate, rules),
+        *predicts(candidate, rules),
         calibrated(candidate, rules),
         scores_spread(candidate, rules),
     ]
@@ -74,15 +76,41 @@ def enough_days(candidate: Evaluation, rules: GateConfig) -> Check:
     )
 
 
+def predicts(candidate: Evaluation, rules: GateConfig) -> Iterator[Check]:
+    """Better than a blind guess, with or without a champion: what that is depends on the task."""
+    if candidate.overall.task == "regression":
+        yield explains(candidate, rules)
+    else:
+        yield log_loss_below(candidate, rules)
+        yield auc_above(candidate, rules)
+
+
+def explains(candidate: Evaluation, rules: GateConfig) -> Check:
+    """Closer than the mean of these rows; labels that are all equal prove nothing."""
+    r2 = candidate.overall.figures.get("r2")
+    if r2 is None:
+        reason = f"the labels of the {candidate.overall.rows:,} holdout rows are all equal, so they prove nothing"
+    else:
+        reason = f"R² {r2:.3f}, at least {rules.min_r2:.3f} asked for"
+    return Check(
+        name="r2",
+        passed=r2 is not None and r2 >= rules.min_r2,
+        figure=r2 or 0.0,
+        rule=f"[gate].min_r2 = {rules.min_r2:g}",
+        reason=reason,
+    )
+
+
 def log_loss_below(candidate: Evaluation, rules: GateConfig) -> Check:
-    """Better than a coin, with or without a champion."""
-    loss = candidate.overall["log_loss"]
+    """Better than a coin, or a die of as many sides as there are classes."""
+    loss, classes = candidate.overall.loss, candidate.overall.figures.get("classes", 2.0)
+    limit = COIN * math.log(classes) / math.log(2.0) if rules.max_log_loss is None else rules.max_log_loss
     return Check(
         name="log_loss",
-        passed=loss <= rules.max_log_loss,
+        passed=loss <= limit,
         figure=loss,
-        rule=f"[gate].max_log_loss = {rules.max_log_loss:g}",
-        reason=f"log loss {loss:.3f}, at most {rules.max_log_loss:.3f} allowed",
+        rule=f"[gate].max_log_loss = {limit:.4g}",
+        reason=f"log loss {loss:.3f}, at most {limit:.3f} allowed",
     )
 
 
@@ -119,12 +147,15 @@ def scores_spread(candidate: Evaluation, rules: GateConfig) -> Check:
     """A model that says nearly the same of every row has broken on the way, whatever its loss. Scores that are no
     probabilities never come here: `evaluate` raises."""
     std, low, high = (candidate.overall[name] for name in ("score_std", "min_score", "max_score"))
+    unit = ""
+    if candidate.overall.task == "regression":
+        std, unit = std / (candidate.overall["label_std"] or 1.0), " of the label's"
     return Check(
         name="scores_spread",
         passed=low < high and std >= rules.min_score_std,
         figure=std,
         rule=f"[gate].min_score_std = {rules.min_score_std:g}",
-        reason=f"scores from {low:.3f} to {high:.3f} with standard deviation {std:.3f}, "
+        reason=f"scores from {low:.3f} to {high:.3f} with standard deviation {std:.3f}{unit}, "
         f"at least {rules.min_score_std:.3f} asked for",
     )
 
@@ -142,29 +173,32 @@ def earns_its_place(candidate: Evaluation, baselines: Baselines, rules: GateConf
                 reason="no baseline was trained, so nothing shows that the candidate earns its place",
             )
         return
-    best = min(found, key=lambda name: found[name].overall["log_loss"])
+    best = min(found, key=lambda name: found[name].overall.loss)
     require_same_holdout(candidate, found[best], best)
-    change = paired_difference(candidate.overall, found[best].overall)
+    mine, theirs = candidate.overall, found[best].overall
+    change = paired_difference(mine, theirs)
     asked = f"= {allowed:g} with confidence = {rules.confidence:g}" if allowed is not None else "unset: decides nothing"
+    limit = math.inf if allowed is None else theirs.allowance(allowed)
     yield Check(
         name="baseline",
-        passed=allowed is None or change.upper(rules.confidence) <= allowed,
+        passed=change.upper(rules.confidence) <= limit,
         figure=_bound(change, rules),
         rule=f"[gate].baseline_margin {asked}",
-        reason=f"{_beside(candidate.overall, found[best].overall, best)}: {_change(change, rules)}"
-        + (f", may be {allowed:.4f} above" if allowed is not None else ""),
+        reason=f"{_beside(mine, theirs, best)}: {_change(theirs, change, rules)}"
+        + (f", may be {theirs.told(limit, '.4f')} above" if allowed is not None else ""),
     )
 
 
 def not_worse_than_champion(candidate: Evaluation, champion: Evaluation, rules: GateConfig) -> Check:
     """Non-inferior on the same rows: a fresher model need not prove that it is better, only that it is not worse."""
-    found = paired_difference(candidate.overall, champion.overall)
+    mine, theirs = candidate.overall, champion.overall
+    found, allowed = paired_difference(mine, theirs), theirs.allowance(rules.margin)
     return Check(
         name="not_worse_than_champion",
-        passed=found.upper(rules.confidence) <= rules.margin,
+        passed=found.upper(rules.confidence) <= allowed,
         figure=_bound(found, rules),
         rule=f"[gate].margin = {rules.margin:g} with confidence = {rules.confidence:g}",
-        reason=f"{_beside(candidate.overall, champion.overall)}: {_change(found, rules)}, may rise {rules.margin:.4f}",
+        reason=f"{_beside(mine, theirs)}: {_change(theirs, found, rules)}, may rise {theirs.told(allowed, '.4f')}",
     )
 
 
@@ -176,7 +210,7 @@ def better_than_champion(candidate: Evaluation, champion: Evaluation, rules: Gat
         passed=found.upper(rules.confidence) < 0.0,
         figure=_bound(found, rules),
         rule=f"[gate].superiority = true with confidence = {rules.confidence:g}",
-        reason=f"{_beside(candidate.overall, champion.overall)}: {_change(found, rules)}, must fall",
+        reason=f"{_beside(candidate.overall, champion.overall)}: {_change(champion.overall, found, rules)}, must fall",
     )
 
 
@@ -217,24 +251,24 @@ def slices_hold(candidate: Evaluation, champion: Evaluation, rules: GateConfig) 
     rises = {name: paired_difference(mine, theirs) for name, (mine, theirs) in judged.items()}
     corrected = holm([rise.p_not_worse() for rise in rises.values()])
     for (name, (mine, theirs)), p in zip(judged.items(), corrected, strict=True):
-        yield _slice_holds(name, _beside(mine, theirs), rises[name].mean, p, rules)
+        yield _slice_holds(name, mine, theirs, rises[name].mean, p, rules)
 
 
-def _slice_holds(name: str, beside: str, rise: float, p: float, rules: GateConfig) -> Check:
-    proved = p <= 1 - rules.confidence
+def _slice_holds(name: str, mine: Scores, theirs: Scores, rise: float, p: float, rules: GateConfig) -> Check:
+    proved, allowed = p <= 1 - rules.confidence, theirs.allowance(rules.max_slice_loss)
     return Check(
         name=f"slice {name}",
-        passed=rise <= rules.max_slice_loss or not proved,
+        passed=rise <= allowed or not proved,
         figure=rise,
         rule=f"[gate].max_slice_loss = {rules.max_slice_loss:g} with confidence = {rules.confidence:g} (Holm), "
         f"min_slice_rows = {rules.min_slice_rows:,}",
-        reason=f"slice {name}: {beside}, may rise {rules.max_slice_loss:.3f}; "
+        reason=f"slice {name}: {_beside(mine, theirs)}, may rise {theirs.told(allowed)}; "
         f"that it rises is {'' if proved else 'not '}proved ({'p < 0.001' if p < 0.001 else f'p {p:.3f}'})",
     )
 
 
 def _beside(mine: Scores, theirs: Scores, other: str = "champion") -> str:
-    return f"log loss {mine['log_loss']:.3f}, {other} {theirs['log_loss']:.3f}"
+    return f"{mine.loss_name} {mine.told(mine.loss)}, {other} {theirs.told(theirs.loss)}"
 
 
 def _bound(found: PairedDifference, rules: GateConfig) -> float:
@@ -243,11 +277,13 @@ def _bound(found: PairedDifference, rules: GateConfig) -> float:
     return upper if math.isfinite(upper) else found.mean
 
 
-def _change(found: PairedDifference, rules: GateConfig) -> str:
+def _change(theirs: Scores, found: PairedDifference, rules: GateConfig) -> str:
+    change = f"change {theirs.told(found.mean, '+.4f')}"
     if found.days < 2:
-        return f"change {found.mean:+.4f}, of which one day says no bound"
-    upper = found.upper(rules.confidence)
-    return f"change {found.mean:+.4f}, with {rules.confidence:.0%} confidence at most {upper:+.4f}"
+        return f"{change}, of which one day says no bound"
+    return (
+        f"{change}, with {rules.confidence:.0%} confidence at most {theirs.told(found.upper(rules.confidence), '+.4f')}"
+    )
 
 
 def _rows_of(evaluation: Evaluation) -> str:

@@ -23,7 +23,7 @@ from evergreen.types import DayLoss, Scores
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Candidate minus champion, in mean log loss of a row or in AUC."""
+    """Candidate minus champion, in mean loss of a row (log loss or squared error) or in AUC."""
 
     mean: float
     error: float
@@ -41,7 +41,7 @@ class PairedDifference:
         return 2 * self.mean - self.upper(confidence)
 
     def p_not_worse(self) -> float:
-        """Of log losses: chance of a rise at least this clear if the candidate were truly not worse (one-sided t test)."""
+        """Of losses: chance of a rise at least this clear if the candidate were truly not worse (one-sided t test)."""
         if self.days < 2:
             return 1.0
         if self.error == 0.0:
@@ -50,7 +50,7 @@ class PairedDifference:
 
 
 def paired_difference(candidate: Scores, champion: Scores) -> PairedDifference:
-    """How the candidate's log loss differs from the champion's on the same days.
+    """How the candidate's loss differs from the champion's on the same days.
 
     Raises `DataError` when either has no figures by day, or days or rows of a day differ: those are other rows.
     """

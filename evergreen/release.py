@@ -91,7 +91,7 @@ def judge(
     guardrails = (
         _errors(challenger, config),
         _latency(challenger, config),
-        _live_log_loss(champion, challenger, config),
+        _live_loss(champion, challenger, config),
     )
     proof = _not_proved_worse(challenger, days, config)
     checks = (rows, *guardrails, proof, dwell)
@@ -181,29 +181,29 @@ def _latency(challenger: LiveFigures, config: ReleaseConfig) -> Check:
     )
 
 
-def _live_log_loss(champion: LiveFigures | None, challenger: LiveFigures, config: ReleaseConfig) -> Check:
+def _live_loss(champion: LiveFigures | None, challenger: LiveFigures, config: ReleaseConfig) -> Check:
     rule = f"[release].max_live_loss = {config.max_live_loss:g} with min_live_labels = {config.min_live_labels:,}"
     labelled = min(challenger.labelled, champion.labelled if champion else 0)
     if champion is None or champion.scores is None or challenger.scores is None or labelled < config.min_live_labels:
         return Check(
-            name="live_log_loss",
+            name="live_loss",
             passed=True,
             figure=labelled,
             rule=rule,
-            reason=f"live log loss is not judged yet: {labelled:,} outcomes on the side that has fewer, "
+            reason=f"live loss is not judged yet: {labelled:,} outcomes on the side that has fewer, "
             f"{config.min_live_labels:,} asked for",
         )
-    mine, theirs = challenger.scores["log_loss"], champion.scores["log_loss"]
-    rise = mine - theirs
-    passed = rise <= config.max_live_loss
+    mine, theirs = challenger.scores, champion.scores
+    rise, allowed = mine.loss - theirs.loss, theirs.allowance(config.max_live_loss)
+    passed = rise <= allowed
     return Check(
-        name="live_log_loss",
+        name="live_loss",
         passed=passed,
         figure=rise,
         rule=rule,
-        reason=f"version {challenger.version}: live log loss {mine:.3f} on {challenger.labelled:,} rows, champion "
-        f"{theirs:.3f} on {champion.labelled:,}, {'within' if passed else 'above'} the rise of "
-        f"{config.max_live_loss:.3f} allowed",
+        reason=f"version {challenger.version}: live {mine.loss_name} {mine.told(mine.loss)} on {challenger.labelled:,} rows, "
+        f"champion {theirs.told(theirs.loss)} on {champion.labelled:,}, {'within' if passed else 'above'} the rise of "
+        f"{theirs.told(allowed)} allowed",
     )
 
 

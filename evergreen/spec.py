@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from evergreen.errors import SpecError, UnknownModel
-from evergreen.types import Digest, Share, Window
+from evergreen.types import Digest, Share, Task, Window
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
@@ -41,7 +41,7 @@ class ModelConfig(Table):
 
     name: Name
     """Also the name of the file, of the registered model and of its route."""
-    task: Literal["binary", "multiclass", "regression"] = "binary"
+    task: Task = "binary"
     """What is predicted: the probability that the label is 1, a probability for each class, or a number."""
     owner: str = "unowned"
     """Who is asked when it rots."""
@@ -61,7 +61,10 @@ class DataConfig(Table):
     labels: Name
     """Table with `example_id`, the label, and `event_timestamp`: when the label became known."""
     label: str
-    """Column of `labels`: 0 or 1; classes from 0 up; or a number, as `[model].task` has it."""
+    """Column of `labels`: 0 or 1; classes from 0 up, at most 1,000; or a number, as `[model].task` has it."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes 0, 1, … of a multiclass label, as answers give them. Unset: their numbers, as many as the training
+    rows have."""
     auxiliary_label: str | None = None
     """Numeric column of `labels` that training may learn from beside the label; see `[train].auxiliary_thresholds`."""
     feature_service: str
@@ -171,29 +174,37 @@ class GateConfig(Table):
     """Refuse to judge on fewer holdout rows than this."""
     min_days: PositiveInt = 3
     """Refuse to judge on fewer holdout days than this."""
-    max_log_loss: PositiveFloat = 0.69
-    """Absolute: a coin has 0.693."""
+    max_log_loss: PositiveFloat | None = None
+    """Absolute, of a classification. Unset: 0.69 for two classes, where a coin has 0.693, and in that proportion to
+    a blind guess's for more."""
     min_auc: Share = 0.55
-    """Absolute."""
+    """Absolute, of a classification; of more than two classes the mean over each against the others."""
+    min_r2: Annotated[float, Field(le=1.0)] = 0.0
+    """Absolute, of a regression: the share of the label's variance it explains; 0 is saying the mean of these very rows."""
     min_score_std: NonNegativeFloat = 0.01
-    """Absolute: scores that spread less than this, or not at all, tell nothing apart."""
+    """Absolute: scores that spread less than this, or not at all, tell nothing apart. Of more than two classes the one whose
+    probability spreads most counts; in a regression it is a share of the label's own standard deviation."""
     max_calibration_error: Share = 0.15
     """Absolute: refuse when the expected calibration error over 10 bins is above this beyond what the days' scatter
-    explains (95%, one-sided)."""
+    explains (95%, one-sided). Of more than two classes it is the most likely one's; in a regression the bins are tenths of
+    the rows by score, and it is in standard deviations of the label."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.9
     """Of every comparison with the champion, one-sided: two models on the same rows, paired by day."""
     margin: NonNegativeFloat = 0.01
-    """Non-inferiority: with that confidence the log loss on the same rows rises by no more than this over the champion's.
-    A week of flights tells differences of about 0.006 apart; much less than that here refuses nearly everything."""
+    """Non-inferiority: with that confidence the loss on the same rows rises by no more than this over the champion's. This and
+    the other margins are in log loss; in a regression, whose loss is the squared error, they are shares of the loss they
+    are compared with. A week of flights tells differences of about 0.006 apart; much less than that here refuses nearly
+    everything."""
     superiority: bool = False
-    """Also ask, with that confidence, that the log loss falls."""
+    """Also ask, with that confidence, that the loss falls."""
     max_auc_drop: Share | None = None
-    """Also ask, with that confidence, that the AUC falls by no more than this. Unset: shown and decides nothing."""
+    """Also ask of a classification, with that confidence, that the AUC falls by no more than this. Unset: shown and decides
+    nothing."""
     baseline_margin: NonNegativeFloat | None = None
     """Also ask, with that confidence, that the loss is no more than this above that of the best baseline trained on the same
     rows (logistic regression, and LightGBM where it is installed). Unset: shown and decides nothing."""
     max_slice_loss: NonNegativeFloat = 0.05
-    """Refuse when a slice's log loss rises by more than this over the champion's, and that it rises at all is proved with
+    """Refuse when a slice's loss rises by more than this margin over the champion's, and that it rises at all is proved with
     that confidence, all judged slices taken together (Holm)."""
     min_slice_rows: PositiveInt = 300
     """Slices with fewer rows are not judged."""
@@ -212,10 +223,11 @@ class MonitorConfig(Table):
     min_labels: PositiveInt = 500
     """and until there are this many."""
     max_calibration_gap: PositiveFloat = 0.06
-    """Alarm when the mean score is further than this from the share that came true."""
+    """Alarm when the mean score is further than this from the share that came true: of more than two classes, for any of
+    them; in a regression from the mean label, in standard deviations of the window's labels."""
     max_log_loss_rise: PositiveFloat | None = None
-    """Alarm when the log loss is this much above the champion's own at its gate. Unset: shown and starts nothing, since a
-    log loss also rises and falls with the share of ones."""
+    """Alarm when the log loss is this much above the champion's own at its gate; in a regression, the squared error by this
+    share of it. Unset: shown and starts nothing, since a log loss also rises and falls with the share of ones."""
     max_age_days: PositiveInt = 56
     """Alarm when the champion's newest training row is older than this."""
     max_drift_share: Share | None = None
@@ -245,7 +257,8 @@ class ReleaseConfig(Table):
     """How long it waits; no answer is a no."""
     shadow: bool = True
     """While a challenger is open both versions score every row, so that they are compared on the same rows. Costs the
-    scoring twice; without it they are compared on the rows each answered, which takes a hundred times as many."""
+    scoring twice; without it, and always where there are more than two classes, they are compared on the rows each
+    answered, which takes a hundred times as many."""
     dwell_hours: NonNegativeFloat = 24
     """How long a step lasts at least."""
     min_rows: NonNegativeInt = 100
@@ -257,9 +270,11 @@ class ReleaseConfig(Table):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Of the daily comparison on the same rows, over all looks of a release together."""
     max_proved_loss: NonNegativeFloat = 0.0
-    """Roll back when it is proved with that confidence that the challenger's loss rises by more than this, days as the unit."""
+    """Roll back when it is proved with that confidence that the challenger's log loss rises by more than this, days as the
+    unit. Two classes only."""
     max_live_loss: PositiveFloat = 0.25
-    """Roll back when the challenger's log loss on matured live rows is this much above the champion's."""
+    """Roll back when the challenger's loss on matured live rows is this much above the champion's: in log loss, or in
+    a regression as a share of the champion's squared error."""
     min_live_labels: PositiveInt = 200
     """and at least this many outcomes are in for it."""
 
@@ -283,6 +298,10 @@ class ServeConfig(Table):
     """Rows of one request."""
 
 
+CLASSIFICATION_KEYS = ("max_log_loss", "min_auc", "max_auc_drop")
+REGRESSION_KEYS = ("min_r2",)
+
+
 class ModelSpec(Table):
     """Everything Evergreen knows of one model."""
 
@@ -302,6 +321,20 @@ class ModelSpec(Table):
             raise ValueError(
                 "[train].auxiliary_thresholds needs [data].auxiliary_label: the column they are compared with"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_task(self) -> Self:
+        """A key that the task has no use for would be read by nobody."""
+        task, classes = self.model.task, self.data.classes
+        unread = CLASSIFICATION_KEYS if task == "regression" else REGRESSION_KEYS
+        idle = [f"[gate].{key}" for key in unread if getattr(self.gate, key) != getattr(GateConfig(), key)]
+        if classes and task != "multiclass":
+            idle.append("[data].classes")
+        if idle:
+            raise ValueError(f'{", ".join(idle)}: no use to [model].task = "{task}"; take it out')
+        if classes and len(set(classes)) < max(len(classes), 2):
+            raise ValueError(f"[data].classes needs two names at least and each once, not {list(classes)}")
         return self
 
     @property
@@ -370,8 +403,8 @@ def parse_spec(raw: dict[str, Any], source: str = "spec") -> ModelSpec:
 
 def _explain(fault: Any, source: str) -> str:
     where = [str(part) for part in fault["loc"]]
-    if not where:  # a rule over several tables: the message names the keys
-        return f"{source}: {fault['msg']}"
+    if not where:  # several tables do not fit together; the message names them
+        return f"{source}: {fault['msg'].removeprefix('Value error, ')}"
     key = f"[{where[0]}]" + ("." + ".".join(where[1:]) if where[1:] else "")
     if fault["type"] == "extra_forbidden":
         table = ModelSpec.model_fields.get(where[0])

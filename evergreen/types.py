@@ -6,7 +6,7 @@ process boundary, a Prefect result and an MLflow tag. Every decision carries its
 
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -37,6 +37,23 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Cell = float | str | None
 """One feature value as it travels: a number, a category, or missing."""
+Task = Literal["binary", "multiclass", "regression"]
+"""What a model predicts: the probability that its label is 1, a probability for each class, or a number."""
+
+
+class LossName(NamedTuple):
+    """How the loss of a task's rows is called."""
+
+    figure: str
+    """Its mean's name among the figures."""
+    words: str
+
+
+LOSS_NAMES: dict[Task, LossName] = {
+    "binary": LossName("log_loss", "log loss"),
+    "multiclass": LossName("log_loss", "log loss"),
+    "regression": LossName("mse", "squared error"),
+}
 
 
 class Fact(BaseModel):
@@ -107,7 +124,7 @@ class DayLoss(Fact):
     """In UTC."""
     rows: PositiveInt
     loss_sum: NonNegativeFloat
-    """Log loss summed over the rows."""
+    """The task's loss summed over the rows: log loss, or squared error."""
     auc_pull: float | None = None
     """How far the day's rows pull the AUC of all rows up or down; the pulls of all days sum to 0. None in a slice, and where
     only one class is present."""
@@ -203,14 +220,36 @@ class Scores(Fact):
     """How well scores matched outcomes on some rows."""
 
     rows: NonNegativeInt
+    task: Task = "binary"
     figures: dict[str, float]
-    """`log_loss`, `auc`, `brier`, `calibration_error` (ECE, 10 bins), `base_rate`, `mean_score`, `score_std`, `min_score`,
-    `max_score`; `auc` is left out where only one class is present. A whole holdout's also have `calibration_error_low`."""
+    """By name; which ones depends on the task and is said in `evergreen/figures.py`. All have the loss, `calibration_error`,
+    `score_std`, `min_score` and `max_score`; a whole holdout's also `calibration_error_low`."""
     by_day: tuple[DayLoss, ...] = ()
     """Oldest first; empty where nobody pairs them with another model's."""
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of a row, by which models are compared: log loss, or squared error."""
+        return self.figures[LOSS_NAMES[self.task].figure]
+
+    @property
+    def loss_name(self) -> str:
+        """What `loss` is, in words."""
+        return LOSS_NAMES[self.task].words
+
+    def allowance(self, margin: float) -> float:
+        """How far another loss may be from this one: `margin` itself in log loss, as a share of this loss in a regression.
+
+        A squared error is in the label's unit squared, so no number means the same for two labels.
+        """
+        return margin * self.loss if self.task == "regression" else margin
+
+    def told(self, loss: float, form: str = ".3f") -> str:
+        """A loss, or a change of one, as sentences have it; a squared error can be of any size and has four digits."""
+        return format(loss, form if self.task != "regression" else f"{'+' * form.startswith('+')}.4g")
 
 
 class Abandoned(Fact):
@@ -333,6 +372,9 @@ class Prediction(Fact):
     answered_at: Utc
     """Wall clock."""
     score: float
+    """Probability that the label is 1; of more than two classes, that of the most likely one; or the number predicted."""
+    probabilities: dict[str, float] | None = None
+    """By class, in the order of their numbers, of a multiclass model."""
     features: dict[str, Cell]
     stale: tuple[str, ...] = ()
     """Feature views whose values were missing or older than their TTL, and so not used."""
@@ -383,7 +425,7 @@ class PerformanceReport(Fact):
     scores: Scores | None
     """None while too few labels are in."""
     calibration_gap: float | None = None
-    """Mean score minus the share that came true, over the window."""
+    """Mean score minus the share that came true, over the window; of other tasks see `evaluation.calibration_gap`."""
     days: NonNegativeInt = 0
 
     @property

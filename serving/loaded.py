@@ -37,8 +37,12 @@ class Scoring(Protocol):
     def inputs(self) -> Mapping[str, Literal["numeric", "categorical"]]:
         """Model inputs in column order."""
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes it gives probabilities for; empty unless it is multiclass."""
+
     def score(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> NDArray[np.float64]:
-        """Probabilities, one a row."""
+        """(rows,) probabilities or numbers, or (rows, classes) probabilities."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from serving.schemas import (
     ServedModel,
     columns_of,
     require_known,
+    require_labels,
 )
 
 router = APIRouter()
@@ -62,6 +63,7 @@ def predict(model_name: ModelName, body: PredictRequest, serving: Serving) -> Pr
 def outcomes(model_name: ModelName, body: OutcomesRequest, serving: Serving) -> OutcomesResponse:
     """Keep what came true; reporting it again changes nothing."""
     require_known(body.outcomes, serving.settings.clock())
+    require_labels(body.outcomes, serving.task(model_name))
     frame = pd.DataFrame(
         {
             "example_id": [outcome.example_id for outcome in body.outcomes],

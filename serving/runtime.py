@@ -22,7 +22,7 @@ from evergreen.adapters.prediction_log import OutcomeCounts
 from evergreen.errors import ArtifactError
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
-from evergreen.types import Prediction, Release
+from evergreen.types import Prediction, Release, Task
 from evergreen.wiring import Wiring
 from serving.features import FeatureLookup, needs
 from serving.loaded import LoadedModel, LoadedModels, Scoring
@@ -87,11 +87,15 @@ class Runtime:
             current = [records.releases.current(model) for model in records.releases.models()]
         return [release for release in current if release is not None]
 
+    def task(self, model: str) -> Task:
+        """What a model predicts. Raises `UnknownModel` where there is no spec."""
+        return self._wiring.spec(model).model.task
+
     def record_outcomes(self, model: str, outcomes: pd.DataFrame) -> OutcomeCounts:
         """Keep outcomes: `example_id`, `label`, `label_timestamp`. Raises `UnknownModel` where there is no spec."""
-        self._wiring.spec(model)
+        task = self.task(model)
         with self._wiring.records() as records:
-            counts = records.predictions.record_outcomes(model, outcomes)
+            counts = records.predictions.record_outcomes(model, outcomes, task)
         for kind in ("new", "repeated", "unknown"):
             self.metrics.outcomes.labels(model, kind).inc(getattr(counts, kind))
         return counts
@@ -144,5 +148,8 @@ def _warm_up(version: Scoring) -> None:
                 for name, kind in version.inputs.items()
             }
         )
-        if scores.shape != (rows,) or not np.isfinite(scores).all():
-            raise ArtifactError(f"scoring {rows} rows of missing values gave {scores!r}, not a finite number a row")
+        shape = (rows, len(version.classes)) if version.classes else (rows,)
+        if scores.shape != shape or not np.isfinite(scores).all():
+            raise ArtifactError(
+                f"scoring {rows} rows of missing values gave {scores!r}, not finite numbers of shape {shape}"
+            )

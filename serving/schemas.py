@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from evergreen.types import Prediction, Release, Utc
+from evergreen.figures import LABELS, odd_labels
+from evergreen.types import Prediction, Release, Task, Utc
 from serving.loaded import Kind
 
 UNSOUND = re.compile("[\0\ud800-\udfff]")
@@ -92,7 +94,11 @@ class Answer(Message):
     prediction_id: str
     example_id: str
     score: float
-    """Probability that the label is 1."""
+    """Probability that the label is 1; of more than two classes, that of the most likely one; or the number predicted."""
+    most_likely: str | None
+    """Name of the most likely class, of a multiclass model."""
+    probabilities: dict[str, float] | None
+    """By class, in the order of their numbers, of a multiclass model."""
     version: int
     role: Literal["champion", "challenger"]
     stale: tuple[str, ...]
@@ -101,10 +107,13 @@ class Answer(Message):
     @classmethod
     def of(cls, prediction: Prediction) -> Self:
         """What a client is told of a prediction."""
+        by_class = prediction.probabilities
         return cls(
             prediction_id=prediction.prediction_id,
             example_id=prediction.example_id,
             score=prediction.score,
+            most_likely=by_class and max(by_class, key=by_class.__getitem__),
+            probabilities=by_class,
             version=prediction.version,
             role=prediction.role,
             stale=prediction.stale,
@@ -123,7 +132,8 @@ class Outcome(Message):
     """What came true for one example."""
 
     example_id: ExampleId
-    label: Annotated[int, Field(ge=0, le=1)]
+    label: Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+    """0 or 1, a class's number from 0 up, or a number, as the model's task has it."""
     label_timestamp: Utc
     """When it became known, not after now. The same example and moment again is the same outcome; a later moment is a
     correction."""
@@ -202,6 +212,20 @@ def columns_of(rows: Sequence[Row], needs: Mapping[str, Kind], max_rows: int) ->
     if faults:
         raise RequestValidationError(faults)
     return columns
+
+
+def require_labels(outcomes: Sequence[Outcome], task: Task) -> None:
+    """Refuse labels that are not the task's, with FastAPI's 422."""
+    odd = odd_labels(task, np.array([outcome.label for outcome in outcomes])).tolist()
+    faults = [
+        _fault(
+            "label", ("outcomes", number, "label"), f"should be {LABELS[task]}, as the model is {task}", outcome.label
+        )
+        for number, outcome in enumerate(outcomes)
+        if odd[number]
+    ]
+    if faults:
+        raise RequestValidationError(faults)
 
 
 def require_known(outcomes: Sequence[Outcome], now: datetime) -> None:

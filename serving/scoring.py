@@ -28,6 +28,8 @@ from serving.routing import Role, roles
 ROLES: tuple[Role, Role] = ("challenger", "champion")
 """In this order: where a challenger fails, the champion answers."""
 logger = logging.getLogger(__name__)
+Said = tuple[float, dict[str, float] | None]
+"""The score of an answer, and its probabilities by class if it has classes."""
 PREDICTIONS = uuid5(NAMESPACE_URL, "evergreen/predictions")
 
 
@@ -86,7 +88,7 @@ class Scorer:
             begun = time.perf_counter()
             version = _version_of(loaded, role)
             try:
-                cells, scores = _score_rows(loaded.versions[version], examples, where)
+                cells, said_of_it = _score_rows(loaded.versions[version], examples, where)
             except Exception:
                 if role == "champion" or not loaded.spec.release.shadow:
                     raise
@@ -100,11 +102,11 @@ class Scorer:
             latency_ms = 1000 * seconds / rows_a_latency
             beside = self._score_beside(loaded, role, examples, where)
             shadow_ms = None if beside is None else 1000 * (looked_up_seconds + beside.seconds) / rows_a_latency
-            for place, (row, features, score) in enumerate(zip(where.tolist(), cells, scores, strict=True)):
-                answer = _prediction(loaded, examples, row, version, role, score, features, latency_ms)
+            for place, (row, features, said) in enumerate(zip(where.tolist(), cells, said_of_it, strict=True)):
+                answer = _prediction(loaded, examples, row, version, role, said, features, latency_ms)
                 if beside is not None:
-                    said = None if beside.scores is None else beside.scores[place]
-                    shadow = {"version": beside.version, "score": said, "latency_ms": shadow_ms}
+                    score = None if beside.scores is None else beside.scores[place]
+                    shadow = {"version": beside.version, "score": score, "latency_ms": shadow_ms}
                     answer = answer.model_copy(update={f"shadow_{name}": value for name, value in shadow.items()})
                 answers[row] = answer
         return [answers[row] for row in range(len(examples))]
@@ -118,7 +120,7 @@ class Scorer:
             return None
         version, begun = _version_of(loaded, other), time.perf_counter()
         try:
-            scores = _score_rows(loaded.versions[version], examples, where)[1]
+            scores = [score for score, _ in _score_rows(loaded.versions[version], examples, where)[1]]
         except Exception as error:
             self._metrics.shadow_failures.labels(loaded.spec.name, version).inc(where.size)
             logger.warning("%s version %d failed beside the answer: %s", loaded.spec.name, version, error)
@@ -149,15 +151,21 @@ def _version_of(loaded: LoadedModel, role: Role) -> int:
 
 def _score_rows(
     version: Scoring, examples: Examples, where: NDArray[np.intp]
-) -> tuple[list[dict[str, Cell]], list[float]]:
+) -> tuple[list[dict[str, Cell]], list[Said]]:
     missing = [name for name in version.inputs if name not in examples.columns]
     if missing:
         raise DataError(f"the model's inputs {missing} are not among the columns {sorted(examples.columns)}")
     columns = {name: _typed(examples.columns[name], kind)[where] for name, kind in version.inputs.items()}
-    scores = version.score(columns).tolist()
+    said = _said(version.score(columns).tolist(), version.classes)
     names = list(columns)
     rows = zip(*(_cells(column) for column in columns.values()), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows], scores
+    return [dict(zip(names, row, strict=True)) for row in rows], said
+
+
+def _said(scores: list[Any], classes: Sequence[str]) -> list[Said]:
+    if not classes:
+        return [(score, None) for score in scores]
+    return [(max(row), dict(zip(classes, row, strict=True))) for row in scores]
 
 
 def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
@@ -181,7 +189,7 @@ def _prediction(
     row: int,
     version: int,
     role: Role,
-    score: float,
+    said: Said,
     features: dict[str, Cell],
     latency_ms: float,
 ) -> Prediction:
@@ -194,7 +202,8 @@ def _prediction(
         example_id=example_id,
         event_timestamp=moment,
         answered_at=datetime.now(UTC),
-        score=score,
+        score=said[0],
+        probabilities=said[1],
         features=features,
         stale=examples.stale[row],
         latency_ms=latency_ms,

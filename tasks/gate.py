@@ -10,6 +10,7 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from evergreen.budgets import within_budgets
+from evergreen.errors import ArtifactError
 from evergreen.gate import decide
 from evergreen.spec import GateConfig, ModelSpec
 from evergreen.types import (
@@ -101,7 +102,8 @@ def champion_of(spec: ModelSpec) -> ModelVersion | None:
 
 
 def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet) -> Evaluation:
-    """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed."""
+    """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed, or
+    it answers another task than the spec's."""
     from evergreen.adapters.feature_tables import load_training_set
 
     rows = load_training_set(training_set)
@@ -118,6 +120,11 @@ def evaluate_rows(
     from evergreen.training.predictor import Predictor
 
     predictor = Predictor.load(uri, digest)
+    if predictor.task != spec.model.task:
+        raise ArtifactError(
+            f"the artifact {digest[:19]}… of {spec.name} is a {predictor.task} model, but [model].task is now "
+            f"{spec.model.task!r}: another question needs a model of another name. Copy the file under one, or put the task back."
+        )
     scores = predictor.score({name: rows[name].to_numpy() for name in predictor.inputs})
     found = evaluate(
         model=spec.name,
@@ -128,6 +135,7 @@ def evaluate_rows(
         scores=scores,
         days=rows["event_timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(),
         slices={name: rows[name].astype(str).to_numpy() for name in slices},
+        task=spec.model.task,
     )
     if spec.model.task != "binary":
         return found

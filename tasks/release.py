@@ -53,15 +53,18 @@ def judge_challenger(spec: ModelSpec, as_of: datetime) -> ReleaseDecision | None
         since = records.releases.challenger_since(spec.name) or release.changed_at
         frame = records.predictions.since(spec.name, since, as_of)
     assert release.champion is not None  # a challenger without one would have become it
-    days = paired_days(
-        frame,
-        champion=release.champion,
-        challenger=release.challenger,
-        as_of=as_of,
-        min_label_share=spec.monitor.min_label_share,
-    )
+    task = spec.model.task
+    days = {}  # what one number a row tells of two versions is known of binary models alone
+    if task == "binary":
+        days = paired_days(
+            frame,
+            champion=release.champion,
+            challenger=release.challenger,
+            as_of=as_of,
+            min_label_share=spec.monitor.min_label_share,
+        )
     frame = frame[frame["event_timestamp"] >= release.changed_at]
-    champion, challenger = live_figures(frame, release.champion), live_figures(frame, release.challenger)
+    champion, challenger = live_figures(frame, release.champion, task), live_figures(frame, release.challenger, task)
     decision = judge(release, champion, challenger, spec.release, as_of, list(days.values()))
     create_table_artifact(
         key="release", table=[check.model_dump() for check in decision.checks], description="; ".join(decision.reasons)

@@ -64,10 +64,9 @@ def train_baselines(spec: ModelSpec, training_set: TrainingSet) -> Baselines:
 
     found = train(spec, training_set, code_revision(), wiring().settings.artifacts / "baselines")
     for one in found.tried:
-        loss = (
-            f"log loss {one.evaluation.overall['log_loss']:.4f} in {one.cpu_seconds:.1f} CPU s, "
-            if one.evaluation
-            else ""
-        )
+        loss = ""
+        if one.evaluation is not None:
+            scores = one.evaluation.overall
+            loss = f"{scores.loss_name} {scores.told(scores.loss, '.4f')} in {one.cpu_seconds:.1f} CPU s, "
         get_run_logger().info("%s: %s%s", one.name, loss, one.note)
     return found

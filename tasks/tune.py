@@ -98,7 +98,7 @@ def try_values(spec: ModelSpec, training_set: TrainingSet, report: "Report") -> 
     loss = None
     with suppress(TrainingAbandoned):
         model = train(job, lambda _: None, watch)
-        loss = evaluate_artifact(spec, model.uri, model.digest, training_set).overall["log_loss"]
+        loss = evaluate_artifact(spec, model.uri, model.digest, training_set).overall.loss
     cost = spent(job.spent_path, settings.rates)
     shutil.rmtree(job.path)  # what the study keeps of it is enough
     return loss, cost

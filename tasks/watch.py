@@ -53,7 +53,7 @@ def bring_outcomes(wire: Wiring, spec: ModelSpec, as_of: datetime) -> OutcomeCou
     outcomes = read_outcomes(wire.settings.data, spec, known)
     outcomes = outcomes[outcomes["example_id"].isin(waiting["example_id"])]
     with wire.records() as records:
-        return records.predictions.record_outcomes(spec.name, outcomes)
+        return records.predictions.record_outcomes(spec.name, outcomes, spec.model.task)
 
 
 @task(retries=2, retry_delay_seconds=5, persist_result=False)
@@ -107,6 +107,7 @@ def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
         html=wire.settings.home / "reports" / f"{spec.name}-{served.window.end:%Y-%m-%d}.html",
         score="score",
         label="label",
+        task=spec.model.task,
     )
     link = wire.registry.log_file(served.champion.run_id, report.uri, "watch")
     create_link_artifact(key="evidently-report", link=link, link_text=f"Evidently: {served.window}")
@@ -117,7 +118,12 @@ def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
 def measure_performance(spec: ModelSpec, served: Served) -> PerformanceReport:
     """Hold what the champion said beside what came true."""
     return performance(
-        served.frame, model=spec.name, version=served.champion.version, window=served.window, config=spec.monitor
+        served.frame,
+        model=spec.name,
+        version=served.champion.version,
+        window=served.window,
+        config=spec.monitor,
+        task=spec.model.task,
     )
 
 

@@ -17,6 +17,7 @@ FLOORS = [
         "evergreen.budgets",
         "evergreen.card",
         "evergreen.evaluation",
+        "evergreen.figures",
         "evergreen.gate",
         "evergreen.paired",
         "evergreen.release",

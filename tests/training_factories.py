@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from evergreen.spec import ModelSpec, parse_spec
 from evergreen.training.job import TrainingJob
-from evergreen.types import TrainingSet, Window
+from evergreen.types import Task, TrainingSet, Window
 from tests.factories import a_digest
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 DAYS = 30
 
 
-def some_rows(rows: int = 2_000, seed: int = 0) -> pd.DataFrame:
-    """`delay` and `carrier` tell of the label; `gap` is missing now and then; `town` has rare values."""
+def some_rows(rows: int = 2_000, seed: int = 0, task: Task = "binary") -> pd.DataFrame:
+    """`delay` and `carrier` tell of the label; `gap` is missing now and then; `town` has rare values.
+
+    A multiclass label is one of three, the likelier a high one the longer the delay; a regression's is minutes.
+    """
     draw = np.random.default_rng(seed)
     delay = draw.gamma(2.0, 10.0, rows)
     carrier = draw.integers(0, 5, rows)
@@ -28,7 +32,7 @@ def some_rows(rows: int = 2_000, seed: int = 0) -> pd.DataFrame:
         {
             "example_id": [f"row-{i:06d}" for i in range(rows)],
             "event_timestamp": pd.Series([START + i * step for i in range(rows)]).astype("datetime64[us, UTC]"),
-            "label": (draw.random(rows) < chance).astype(np.int64),
+            "label": _labels(draw, task, chance, delay),
             "delay": delay,
             "count": draw.poisson(2.0, rows),
             "gap": np.where(draw.random(rows) < 0.2, np.nan, draw.standard_normal(rows)),
@@ -38,6 +42,13 @@ def some_rows(rows: int = 2_000, seed: int = 0) -> pd.DataFrame:
     )
 
 
+def _labels(draw: np.random.Generator, task: Task, chance: NDArray[np.float64], delay: NDArray[np.float64]) -> Any:
+    if task == "regression":
+        return 3.0 * delay + 60.0 * chance + draw.normal(0.0, 10.0, len(delay))
+    found = (draw.random(len(delay)) < chance).astype(np.int64)
+    return found if task == "binary" else found * (1 + (delay > 25.0))
+
+
 FEATURES = {"delay": "numeric", "count": "numeric", "gap": "numeric", "carrier": "categorical", "town": "categorical"}
 
 
@@ -45,10 +56,11 @@ def a_training_set(
     folder: Path,
     rows: int = 2_000,
     change: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame,
+    task: Task = "binary",
     **fields: Any,
 ) -> TrainingSet:
     """A snapshot of `some_rows`, after `change`; the last tenth of the time is the holdout."""
-    frame = change(some_rows(rows))
+    frame = change(some_rows(rows, task=task))
     path = folder / "training_set.parquet"
     frame.to_parquet(path)
     end = START + timedelta(days=DAYS)
@@ -68,7 +80,7 @@ def a_training_set(
     return TrainingSet.model_validate(described | fields)
 
 
-def a_spec(**train: Any) -> ModelSpec:
+def a_spec(task: Task = "binary", classes: tuple[str, ...] = (), **train: Any) -> ModelSpec:
     """Small enough to train in a moment."""
     quick = {"epochs": 2, "batch_size": 128, "hidden": [16, 8], "ranks": 1, "seed": 7}
     data = {
@@ -79,8 +91,9 @@ def a_spec(**train: Any) -> ModelSpec:
         "labels": "l",
         "label": "y",
         "feature_service": "toy",
+        "classes": classes,
     }
-    return parse_spec({"model": {"name": "toy"}, "data": data, "train": quick | train})
+    return parse_spec({"model": {"name": "toy", "task": task}, "data": data, "train": quick | train})
 
 
 def a_job(folder: Path, training_set: TrainingSet, **train: Any) -> TrainingJob:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from evergreen.errors import DataError
-from evergreen.types import DriftReport, FeatureDrift, Window
+from evergreen.types import DriftReport, FeatureDrift, Task, Window
 
 Kind = Literal["numeric", "categorical"]
 METHODS: dict[Kind, str] = {"numeric": "wasserstein", "categorical": "jensenshannon"}
@@ -53,12 +53,14 @@ def drift_report(
     html: Path,
     score: str | None = None,
     label: str | None = None,
+    task: Task = "binary",
 ) -> DriftReport:
     """Compare `current` with `reference` column by column and write the page to `html`.
 
     Both frames hold a row an example and at least the columns of `inputs`; draw them down first, the cost grows with
     the rows. With `score` and `label`, names of columns, the page also shows the quality of the labelled rows of
-    `current`, beside that of `reference` if it carries both columns too. A feature has one row in the report: the
+    `current`, beside that of `reference` if it carries both columns too; the answers of a multiclass model are read from
+    `probabilities`. A feature has one row in the report: the
     distance of its values or the change of its missing share, whichever is further over its threshold; a column with no
     value on one side has only the latter. Raises `DataError` when a side is empty or lacks columns.
     """
@@ -67,7 +69,7 @@ def drift_report(
     before, now = _clean(reference, inputs), _clean(current, inputs)
     columns, verdict = _measure(before, now, inputs)
     features = tuple(_worse(name, column) for name, column in columns.items())
-    quality = _quality(reference, current, score, label) if score and label else []
+    quality = _quality(reference, current, score, label, task) if score and label else []
     table = _table(features, columns, title=f"{model} in {window}, beside {reference_window}")
     _write(html, [*verdict, table, *quality])
     return DriftReport(
@@ -175,27 +177,53 @@ def _worse(name: str, column: _Column) -> FeatureDrift:
     return FeatureDrift(feature=name, method=method, score=figure, threshold=threshold, drifted=figure > threshold)
 
 
-def _quality(reference: pd.DataFrame, current: pd.DataFrame, score: str, label: str) -> list[Any]:
-    """Widgets of ROC and log loss over rows with an outcome; none where an outcome is missing altogether."""
-    sides = [_scored(side, score, label) for side in (current, reference)]
-    if sides[0] is None:
+def _quality(reference: pd.DataFrame, current: pd.DataFrame, score: str, label: str, task: Task) -> list[Any]:
+    """Widgets of the quality over rows with an outcome; none where too few different outcomes are there to judge by."""
+    scored = _classified if task == "multiclass" else _scored
+    now, before = (scored(side, score, label) for side in (current, reference))
+    if now is None:
         return []
     evidently = _evidently()
-    definition = evidently.DataDefinition(
-        classification=[evidently.BinaryClassification(target="label", prediction_probas="score", pos_label=1)]
-    )
-    now, before = (None if side is None else evidently.Dataset.from_pandas(side, definition) for side in sides)
-    metrics = [evidently.metrics.RocAuc(), evidently.metrics.LogLoss()]
-    results = evidently.Report(metrics).run(now, before).metric_results
+    measures = evidently.metrics
+    if task == "regression":
+        definition = evidently.DataDefinition(regression=[evidently.Regression(target="label", prediction="score")])
+        metrics = [measures.MeanError(), measures.MAE(), measures.RMSE(), measures.R2Score()]
+    elif task == "multiclass":
+        classes = [name for name in now.columns if name != "label"]
+        kind = evidently.MulticlassClassification(target="label", prediction_probas=classes)
+        definition = evidently.DataDefinition(classification=[kind])
+        metrics = [measures.Accuracy(), measures.LogLoss()]
+    else:
+        kind = evidently.BinaryClassification(target="label", prediction_probas="score", pos_label=1)
+        definition = evidently.DataDefinition(classification=[kind])
+        metrics = [measures.RocAuc(), measures.LogLoss()]
+    sides = (None if side is None else evidently.Dataset.from_pandas(side, definition) for side in (now, before))
+    results = evidently.Report(metrics).run(*sides).metric_results
     return [widget for metric in metrics for widget in results[metric.metric_id].get_widgets()]
 
 
 def _scored(frame: pd.DataFrame, score: str, label: str) -> pd.DataFrame | None:
-    """Score and label of the rows that have both; None unless both outcomes occur."""
+    """Score and label of the rows that have both; None unless there are two different outcomes."""
     if score not in frame.columns or label not in frame.columns:
         return None
-    rows = pd.DataFrame({"score": frame[score], "label": frame[label]}).dropna()
-    return rows.astype({"score": float, "label": int}) if rows["label"].nunique() == 2 else None
+    rows = pd.DataFrame({"score": frame[score], "label": frame[label]}).dropna().astype(float)
+    if rows["label"].nunique() < 2:
+        return None
+    whole = bool((rows["label"] == rows["label"].round()).all())
+    return rows.astype({"label": int}) if whole else rows
+
+
+def _classified(frame: pd.DataFrame, score: str, label: str) -> pd.DataFrame | None:  # noqa: ARG001
+    """A column a class and the name of the class that came true; None unless every class did."""
+    if "probabilities" not in frame.columns or label not in frame.columns:
+        return None
+    rows = frame[frame["probabilities"].notna() & frame[label].notna()]
+    chances = pd.DataFrame(list(rows["probabilities"]), index=rows.index).astype(float)
+    numbers = rows[label].astype(int)
+    if rows.empty or set(numbers) != set(range(chances.shape[1])):
+        return None
+    chances.columns = pd.Index([f"class {name}" for name in chances.columns])
+    return chances.assign(label=[chances.columns[number] for number in numbers])
 
 
 def _table(features: Sequence[FeatureDrift], columns: Mapping[str, _Column], title: str) -> Any:

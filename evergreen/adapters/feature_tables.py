@@ -18,6 +18,7 @@ import pandas as pd
 
 from evergreen.adapters.feast import Features
 from evergreen.errors import DataError, LabelsNotReady
+from evergreen.figures import LABELS, odd_labels
 from evergreen.spec import ModelSpec
 from evergreen.types import Digest, TrainingSet, Window
 
@@ -49,24 +50,33 @@ def read_examples(data: Path, spec: ModelSpec, window: Window, as_of: datetime) 
 
 
 def read_outcomes(data: Path, spec: ModelSpec, known: Window) -> pd.DataFrame:
-    """`example_id`, `label` (0 or 1) and `label_timestamp` of the outcomes that became known in a window.
+    """`example_id`, `label` and `label_timestamp` of the outcomes that became known in a window.
 
-    An outcome is known from the first row of its example that has a label; later rows add detail and change nothing.
+    An outcome is known from the first row of its example that has a label; later rows add detail and change nothing. A
+    label of classes is a whole number, else a float. Raises `DataError` when one is not of the spec's task.
     """
-    return _read(
+    outcomes = _read(
         data,
         spec.data.labels,
         ["example_id", spec.data.label, "event_timestamp"],
         f"""
-        SELECT example_id, arg_min("{spec.data.label}", event_timestamp)::INTEGER AS label,
+        SELECT example_id, arg_min("{spec.data.label}", event_timestamp)::DOUBLE AS label,
             min(event_timestamp) AS label_timestamp
-        FROM rows WHERE "{spec.data.label}" IS NOT NULL AND event_timestamp < $end
+        FROM rows WHERE NOT isnan("{spec.data.label}"::DOUBLE) AND event_timestamp < $end
         GROUP BY example_id HAVING min(event_timestamp) >= $start
         ORDER BY label_timestamp, example_id
         """,
         {"start": known.start, "end": known.end},
         until=known.end,
     )
+    task, labels = spec.model.task, outcomes["label"].to_numpy()
+    odd = odd_labels(task, labels)
+    if odd.any():
+        raise DataError(
+            f"{int(odd.sum()):,} labels in column {spec.data.label!r} of table {spec.data.labels!r} are not {LABELS[task]} (the "
+            f"first is {labels[odd][0]:g}); [model].task is {task!r}. Correct the column or the task."
+        )
+    return outcomes if task == "regression" else outcomes.astype({"label": "int32"})
 
 
 def read_auxiliary(data: Path, spec: ModelSpec, known_before: datetime) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import orjson
 
 from evergreen.spec import ModelSpec
 from evergreen.training.job import TrainingJob, shaping
-from evergreen.types import Baselines, Cause, Cost, Evaluation, GateDecision, Progress, TrainedModel
+from evergreen.types import LOSS_NAMES, Baselines, Cause, Cost, Evaluation, GateDecision, Progress, TrainedModel
 
 LIBRARIES = (
     "torch",
@@ -147,7 +147,7 @@ def figures(
     for name, scores in evaluation.slices.items():
         column, _, value = name.partition("=")
         where = re.sub(r"[^\w.\- ]", "_", f"{column}.{value}")
-        found |= {f"slice/{where}/log_loss": scores["log_loss"]}
+        found |= {f"slice/{where}/{LOSS_NAMES[scores.task].figure}": scores.loss}
     found |= cost_figures(candidate.cost)
     return found | {"training/seconds": candidate.seconds, "training/steps": float(candidate.steps)}
 

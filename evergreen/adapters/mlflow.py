@@ -8,6 +8,7 @@ Called by tasks and by serving. What a run records is said in `lineage.py`.
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import numpy as np
 import orjson
 from pydantic import BaseModel
 from sqlalchemy import make_url
@@ -32,7 +34,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from evergreen.adapters import lineage, mlflow_aliases
 from evergreen.adapters.signatures import Signatures
@@ -40,7 +42,7 @@ from evergreen.card import model_card
 from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
-from evergreen.training.artifact import artifact_digest
+from evergreen.training.artifact import MODEL_FILE, artifact_digest
 from evergreen.types import (
     Baselines,
     Cause,
@@ -382,7 +384,9 @@ def _first_use(uri: str) -> Iterator[None]:
 def _save_model(folder: Path, run_id: str, model_id: str, candidate: TrainedModel) -> None:
     kinds = {"numeric": DataType.double, "categorical": DataType.string}
     inputs = [ColSpec(kinds[kind], name, required=False) for name, kind in candidate.training_set.features.items()]
-    signature = ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.double)]))
+    classes = json.loads((Path(candidate.uri) / MODEL_FILE).read_bytes()).get("label", {}).get("classes")
+    answers = TensorSpec(np.dtype("float64"), (-1, len(classes))) if classes else ColSpec(DataType.double)
+    signature = ModelSignature(inputs=Schema(inputs), outputs=Schema([answers]))
     mlflow.pyfunc.save_model(
         str(folder),
         loader_module=LOADER,

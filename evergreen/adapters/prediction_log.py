@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session, aliased
 
 from evergreen.adapters.tables import OutcomeRow, PredictionRow, insert_new
 from evergreen.errors import DataError
-from evergreen.types import Prediction, Window
+from evergreen.figures import LABELS, odd_labels
+from evergreen.types import Prediction, Task, Window
 
 CHUNK = 10_000
 """Example ids one lookup asks for; both databases take over 30,000 parameters a statement."""
@@ -27,6 +28,7 @@ COLUMNS = {
     "version": "int64",
     "role": "object",
     "score": "float64",
+    "probabilities": "object",
     "latency_ms": "float64",
     "shadow_version": "float64",
     "shadow_score": "float64",
@@ -66,16 +68,16 @@ class PredictionLog:
         except (exc.DataError, exc.IntegrityError, OverflowError) as error:
             raise DataError(f"the prediction log does not take what an answer holds: {error}") from error
 
-    def record_outcomes(self, model: str, outcomes: pd.DataFrame) -> OutcomeCounts:
-        """Store outcomes: columns `example_id`, `label` (0 or 1), `label_timestamp` (aware).
+    def record_outcomes(self, model: str, outcomes: pd.DataFrame, task: Task = "binary") -> OutcomeCounts:
+        """Store outcomes: columns `example_id`, `label` (one of the task's), `label_timestamp` (aware).
 
         The same outcome again changes nothing; one with a later `label_timestamp` is a correction, which frames as of
         an earlier moment do not see. Raises `DataError` when a column, a label or a time zone is missing.
         """
-        _require_outcomes(outcomes)
+        _require_outcomes(outcomes, task)
         known = pd.DatetimeIndex(outcomes["label_timestamp"]).to_pydatetime()
         rows = [
-            {"model": model, "example_id": example, "label": int(label), "label_timestamp": moment}
+            {"model": model, "example_id": example, "label": float(label), "label_timestamp": moment}
             for example, label, moment in zip(outcomes["example_id"], outcomes["label"], known, strict=True)
         ]
         stored = self._stored_outcomes(model, [row["example_id"] for row in rows])
@@ -172,15 +174,16 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     return row
 
 
-def _require_outcomes(outcomes: pd.DataFrame) -> None:
+def _require_outcomes(outcomes: pd.DataFrame, task: Task) -> None:
     missing = {"example_id", "label", "label_timestamp"} - set(outcomes.columns)
     if missing:
         raise DataError(f"outcomes lack {sorted(missing)}; they have {list(outcomes.columns)}")
     if outcomes[["example_id", "label", "label_timestamp"]].isna().any().any():
         raise DataError("outcomes have empty cells: an outcome is recorded once it is known, with its label and moment")
-    odd = set(outcomes["label"].unique()) - {0, 1}
+    labels = pd.to_numeric(outcomes["label"], errors="coerce").to_numpy(dtype="float64")
+    odd = set(outcomes["label"][odd_labels(task, labels)].unique())
     if odd:
-        raise DataError(f"labels must be 0 or 1, not {sorted(map(str, odd))}")
+        raise DataError(f"labels must be {LABELS[task]}, not {sorted(map(str, odd))}")
     if len(outcomes) and not isinstance(outcomes["label_timestamp"].dtype, pd.DatetimeTZDtype):
         raise DataError(f"label_timestamp must be in a time zone, not {outcomes['label_timestamp'].dtype}")
 

@@ -86,6 +86,7 @@ class PredictionRow(Base):
     event_timestamp: Mapped[datetime]
     answered_at: Mapped[datetime]
     score: Mapped[float]
+    probabilities: Mapped[dict[str, Any] | None]
     features: Mapped[dict[str, Any]]
     stale: Mapped[list[Any]]
     latency_ms: Mapped[float]
@@ -103,7 +104,7 @@ class OutcomeRow(Base):
     model: Mapped[str] = mapped_column(primary_key=True)
     example_id: Mapped[str] = mapped_column(primary_key=True)
     label_timestamp: Mapped[datetime] = mapped_column(primary_key=True)
-    label: Mapped[int]
+    label: Mapped[float]
 
 
 class ReleaseRow(Base):

@@ -6,27 +6,28 @@ all (a flight that leaves on time lands first).
 Called by the watch flow. To report another figure, add it to `evergreen.evaluation.score_rows`.
 """
 
+import numpy as np
 import pandas as pd
 
-from evergreen.evaluation import score_rows
+from evergreen.evaluation import calibration_gap, score_rows
 from evergreen.monitoring.shadow import said_by
 from evergreen.monitoring.windows import in_window, require_columns
 from evergreen.spec import MonitorConfig
-from evergreen.types import LiveFigures, PerformanceReport, Window
+from evergreen.types import LiveFigures, PerformanceReport, Scores, Task, Window
 
 NEEDED = ("event_timestamp", "version", "score", "label")
 
 
 def performance(
-    frame: pd.DataFrame, *, model: str, version: int, window: Window, config: MonitorConfig
+    frame: pd.DataFrame, *, model: str, version: int, window: Window, config: MonitorConfig, task: Task = "binary"
 ) -> PerformanceReport:
     """Score what `version` answered in `window`.
 
-    `frame` holds one row a prediction with `event_timestamp`, `version`, `score` and `label` (NaN while unknown); rows
-    of other versions and outside the window are left out. `scores` and `calibration_gap` are None while fewer than
-    `min_labels` outcomes, or less than `min_label_share` of them, are in; a window in which the version answered
-    nothing is a report with zero rows. `days` counts the UTC days with an outcome. Raises `DataError` naming missing
-    columns.
+    `frame` holds one row a prediction with `event_timestamp`, `version`, `score` (of a multiclass model also `probabilities`)
+    and `label` (NaN while unknown); rows of other versions and outside the window are left out. `scores` and
+    `calibration_gap` are None while fewer than `min_labels` outcomes, or less than `min_label_share` of them, are in; a
+    window in which the version answered nothing is a report with zero rows. `days` counts the UTC days with an outcome.
+    Raises `DataError` naming missing columns.
     """
     require_columns(frame, NEEDED)
     served = in_window(frame, window)
@@ -43,9 +44,8 @@ def performance(
     )
     if waits_for_labels(report, config) is not None:
         return report
-    scores = score_rows(labelled["label"].to_numpy(dtype=int), labelled["score"].to_numpy(dtype=float))
-    gap = scores["mean_score"] - scores["base_rate"]
-    return report.model_copy(update={"scores": scores, "calibration_gap": gap})
+    scores = _score(labelled, task)
+    return report.model_copy(update={"scores": scores, "calibration_gap": calibration_gap(scores)[0]})
 
 
 def waits_for_labels(report: PerformanceReport, config: MonitorConfig) -> str | None:
@@ -62,7 +62,7 @@ def waits_for_labels(report: PerformanceReport, config: MonitorConfig) -> str | 
     return None
 
 
-def live_figures(frame: pd.DataFrame, version: int) -> LiveFigures:
+def live_figures(frame: pd.DataFrame, version: int, task: Task = "binary") -> LiveFigures:
     """Counts, figures and latency of `version` over `frame`: as `performance` takes it, with what was said beside.
 
     Figures are over the outcomes that are in, so they favour what is known early; they are None below two outcomes.
@@ -70,12 +70,22 @@ def live_figures(frame: pd.DataFrame, version: int) -> LiveFigures:
     asked = said_by(frame, version)
     served = asked[asked["score"].notna()]
     labelled = served[served["label"].notna()]
-    labels, scores = labelled["label"].to_numpy(dtype=int), labelled["score"].to_numpy(dtype=float)
+    if task == "multiclass":  # beside an answer only one number is kept, and these need one a class
+        labelled = labelled[labelled.index.isin(frame.index[frame["version"] == version])]
     return LiveFigures(
         version=version,
         rows=len(asked),
         failed=len(asked) - len(served),
         labelled=len(labelled),
-        scores=score_rows(labels, scores) if len(labelled) > 1 else None,
+        scores=_score(labelled, task) if len(labelled) > 1 else None,
         p99_latency_ms=float(served["latency_ms"].quantile(0.99)) if len(served) else 0.0,
     )
+
+
+def _score(labelled: pd.DataFrame, task: Task) -> Scores:
+    """Of one version's answers, so that each has the same classes."""
+    if task == "multiclass":
+        scores = np.array([list(by_class.values()) for by_class in labelled["probabilities"]], dtype=float)
+    else:
+        scores = labelled["score"].to_numpy(dtype=float)
+    return score_rows(labelled["label"].to_numpy(dtype=float), scores, task)

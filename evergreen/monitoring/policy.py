@@ -11,9 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from evergreen.evaluation import calibration_gap
 from evergreen.monitoring.performance import waits_for_labels
 from evergreen.spec import ModelSpec, MonitorConfig
-from evergreen.types import Alarm, Cause, DriftReport, Evaluation, PerformanceReport, RetrainDecision, WatchCheck
+from evergreen.types import (
+    Alarm,
+    Cause,
+    DriftReport,
+    Evaluation,
+    PerformanceReport,
+    RetrainDecision,
+    Scores,
+    WatchCheck,
+)
 
 MIN_DAY_SHARE = 0.5
 """A version is judged on labels once they span this share of the window's days: one bad day is weather, not decay."""
@@ -101,22 +111,28 @@ def _labelled(config: MonitorConfig, performance: PerformanceReport, champion: E
     if performance.days < asked_days:
         return [Finding(f"labelled figures wait: outcomes on {performance.days} days, judged from {asked_days:g} on")]
     return [
-        _calibration(config.max_calibration_gap, performance.calibration_gap),
-        _log_loss(config.max_log_loss_rise, performance.scores["log_loss"], champion.overall["log_loss"]),
+        _calibration(config.max_calibration_gap, performance.scores, performance.calibration_gap),
+        _loss(config.max_log_loss_rise, performance.scores, champion.overall),
     ]
 
 
-def _calibration(limit: float, gap: float) -> Finding:
+def _calibration(limit: float, scores: Scores, gap: float) -> Finding:
     side = "too high" if gap > 0 else "too low"
-    reason = f"calibration gap {abs(gap):.3f} (scores {side}), may be {limit:.3f}"
+    what = "scores" if scores.task == "binary" else calibration_gap(scores)[1]
+    unit = " standard deviations of the label" if scores.task == "regression" else ""
+    reason = f"calibration gap {abs(gap):.3f}{unit} ({what} {side}), may be {limit:.3f}"
     return _finding(Cause.DECAY, abs(gap), "max_calibration_gap", limit, reason)
 
 
-def _log_loss(limit: float | None, now: float, at_gate: float) -> Finding:
-    seen = f"log loss {now:.3f}, {at_gate:.3f} at the gate"
+def _loss(limit: float | None, now: Scores, at_gate: Scores) -> Finding:
+    seen = f"{now.loss_name} {now.told(now.loss)}, {at_gate.told(at_gate.loss)} at the gate"
     if limit is None:
         return Finding(f"{seen}; shown only, [monitor].max_log_loss_rise is not set")
-    return _finding(Cause.DECAY, now - at_gate, "max_log_loss_rise", limit, f"{seen}, may rise {limit:.3f}")
+    allowed, rise = at_gate.allowance(limit), now.loss - at_gate.loss
+    reason, rule = f"{seen}, may rise {at_gate.told(allowed)}", f"[monitor].max_log_loss_rise = {limit:g}"
+    return Finding(
+        reason, Alarm(trigger=Cause.DECAY, figure=rise, rule=rule, reason=reason) if rise > allowed else None
+    )
 
 
 def _age(config: MonitorConfig, performance: PerformanceReport, days: float) -> Finding:

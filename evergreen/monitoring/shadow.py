@@ -9,7 +9,7 @@ from datetime import date, datetime
 import numpy as np
 import pandas as pd
 
-from evergreen.evaluation import row_losses
+from evergreen.figures import row_losses
 from evergreen.monitoring.windows import require_columns
 
 NEEDED = (
@@ -41,7 +41,9 @@ def said_by(frame: pd.DataFrame, version: int) -> pd.DataFrame:
 def paired_days(
     frame: pd.DataFrame, *, champion: int, challenger: int, as_of: datetime, min_label_share: float
 ) -> dict[date, float]:
-    """Mean difference in loss a row, challenger minus champion, of each finished day (UTC) whose outcomes are in, oldest first.
+    """Mean difference in log loss a row, challenger minus champion, of each finished day (UTC) whose outcomes are in.
+
+    Oldest first; of models of two classes.
 
     A day counts once `min_label_share` of its pairs have outcomes (early ones are no fair sample) and they are at least
     `MIN_ROWS_A_DAY`.
@@ -58,7 +60,10 @@ def paired_days(
         finished = day + pd.Timedelta(days=1) <= as_of
         if not finished or len(labelled) < max(MIN_ROWS_A_DAY, min_label_share * len(rows)):
             continue
-        labels = labelled["label"].to_numpy(dtype=int)
-        losses = [row_losses(labels, who.loc[labelled.index, "score"].to_numpy(dtype=float)) for who in (mine, theirs)]
+        labels = labelled["label"].to_numpy(dtype=float)
+        losses = [
+            row_losses("binary", labels, who.loc[labelled.index, "score"].to_numpy(dtype=float))
+            for who in (mine, theirs)
+        ]
         found[day.date()] = float(np.mean(losses[0] - losses[1]))
     return found

@@ -76,6 +76,7 @@ def _train_all(spec: ModelSpec, training_set: TrainingSet) -> Baselines:
             scores=fitted.scores(holdout),
             days=_moments(holdout),
             slices={},
+            task=task,
         )
         return Baseline(name=name, evaluation=evaluation, note=note, cpu_seconds=time.process_time() - started)
 

@@ -6,7 +6,6 @@ Called by `worker.py` after each step, on every rank; only rank 0 speaks and wri
 import time
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from evergreen.errors import CheckpointError
@@ -15,7 +14,9 @@ from evergreen.training.batches import BatchOrder
 from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.dataset import Dataset, Part
 from evergreen.training.gauges import gpu_memory_bytes, gpu_use, resident_bytes
+from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
+from evergreen.training.objective import row_losses
 from evergreen.training.parallel import Place
 from evergreen.training.processes import PROGRESS_MARK, tell
 from evergreen.types import DayLoss, Progress
@@ -34,12 +35,13 @@ class Chronicle:
         order: BatchOrder,
         checkpoints: Checkpoints,
         validation: Part,
+        label: Label,
         place: Place,
         checkpoint_seconds: float,
         validation_days: NDArray[np.datetime64] | None = None,
     ) -> None:
         self._order, self._checkpoints, self.place = order, checkpoints, place
-        self._validation = validation
+        self._validation, self._label = validation, label
         self._validation_days = validation_days
         self._by_day: tuple[DayLoss, ...] = ()
         self._checkpoint_seconds = checkpoint_seconds
@@ -119,11 +121,11 @@ class Chronicle:
         epoch = self._order.epoch(state.step - 1) + 1
         row = {"step": float(state.step), "epoch": float(epoch), "train_loss": state.epoch_loss / state.epoch_rows}
         if len(self._validation):
-            chances = loop.chances_of(state.network, self._validation.rows)
-            labels = self._validation.targets[:, 0].double()
-            losses = torch.nn.functional.binary_cross_entropy(chances, labels, reduction="none")
+            answers = loop.answer(state.network, self._label, self._validation.rows)
+            losses = row_losses(self._label, answers, self._validation.targets[:, 0])
             row["validation_loss"] = float(losses.mean())
-            self._by_day = _by_day(losses.numpy(), self._validation_days)
+            # A champion's losses are in the label's own unit.
+            self._by_day = _by_day(losses.numpy() * self._label.scale**2, self._validation_days)
         row["learning_rate"] = learning_rate(state)
         state.curve.append(row)
         state.epoch_loss, state.epoch_rows = 0.0, 0

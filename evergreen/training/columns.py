@@ -35,6 +35,7 @@ class Columns:
     """Rows in memory, oldest first."""
 
     labels: NDArray[np.float32]
+    """NaN where there is no finite number."""
     auxiliary: NDArray[np.float32] | None
     """The second label, NaN where it was not known; None where the training set has none."""
     numerics: Mapping[str, NDArray[np.float32]]
@@ -68,8 +69,8 @@ def validation_days(training_set: TrainingSet) -> NDArray[np.datetime64]:
 class Snapshot:
     """The file of a training set, checked; what is in the holdout never leaves it.
 
-    Raises `DataError` when the file is not the one described, has no rows before the holdout, lacks a column, or its labels
-    are not zeros and ones of both kinds.
+    Raises `DataError` when the file is not the one described, has no rows before the holdout, or lacks a column. What a
+    label must be is asked by `label.fit`.
     """
 
     trains: Rows
@@ -97,7 +98,10 @@ class Snapshot:
         validates = (days - days.min()) % VALIDATION_EVERY == VALIDATION_EVERY // 2
         self.trains, self.validates = before & ~validates, before & validates
         self.days = days.astype("datetime64[D]")
-        self._check_labels(_numeric("label", self._read("label")), before)
+
+    def labels(self, rows: Rows) -> NDArray[np.float32]:
+        """The labels of some rows of the file, NaN where there is no finite number."""
+        return _numeric("label", self._read("label"))[rows]
 
     def columns(self, rows: Rows) -> Columns:
         """Some rows of the file, all in memory."""
@@ -147,21 +151,6 @@ class Snapshot:
         if absent:
             raise DataError(f"training set {self._set.uri} lacks columns {absent}; it has {known}. Build it again.")
 
-    def _check_labels(self, labels: NDArray[np.float32], before: Rows) -> None:
-        wrong = before & ~np.isin(labels, (0.0, 1.0))
-        if wrong.any():
-            raise DataError(
-                f"{int(wrong.sum()):,} of {int(before.sum()):,} labels of {self._set.model!r} are not 0 or 1 (the first is "
-                f"{labels[wrong][0]}); a binary model needs zeros and ones. Check [data].label in the model's file."
-            )
-        learnt = labels[self.trains]
-        if not len(learnt) or learnt.min() == learnt.max():
-            raise DataError(
-                f"all {len(learnt):,} training rows of {self._set.model!r} before {self._set.holdout.start} have label "
-                f"{'none' if not len(learnt) else f'{learnt[0]:.0f}'}; a binary model needs both. Check the labels table or "
-                "widen the training window."
-            )
-
 
 class _OnDemand(Mapping[str, Value]):
     def __init__(self, names: list[str], read: Callable[[str], Value]) -> None:
@@ -188,7 +177,7 @@ def _numeric(name: str, column: pa.ChunkedArray | pa.Array) -> NDArray[np.float3
     try:
         values = column.cast(pa.float32(), safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"feature {name!r} is numeric, but its column is {column.type}: {error}") from error
+        raise DataError(f"{name!r} is numeric, but its column is {column.type}: {error}") from error
     numbers = values.to_numpy() if isinstance(values, pa.ChunkedArray) else values.to_numpy(zero_copy_only=False)
     return np.where(np.isfinite(numbers), numbers, np.float32(np.nan))
 

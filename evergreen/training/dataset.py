@@ -16,10 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
+from evergreen.training import label as labels
 from evergreen.training import preprocessing
 from evergreen.training.artifact import sync_folder, write_durably
 from evergreen.training.columns import Columns, Snapshot
 from evergreen.training.job import TrainingJob
+from evergreen.training.label import Label
 from evergreen.training.model import Rows
 from evergreen.training.preprocessing import Encoder, Preprocessing
 from evergreen.training.processes import locked
@@ -39,7 +41,7 @@ class Part:
 
     rows: Rows
     targets: torch.Tensor
-    """(rows, outputs) of 0 and 1, NaN where unknown; the label comes first."""
+    """(rows, 1 + auxiliary): the label's, see `Label.targets`, then 0 or 1 a threshold, NaN where unknown."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -62,6 +64,7 @@ class Dataset:
     """What a job learns from."""
 
     fitted: Preprocessing
+    label: Label
     training: Part
     validation: Part
 
@@ -69,14 +72,15 @@ class Dataset:
 def open_dataset(job: TrainingJob, folder: Path) -> Dataset:
     """Map the job's rows from `folder`, making them first where they are not there yet.
 
-    Raises `DataError` as `Snapshot` and `preprocessing.fit` do.
+    Raises `DataError` as `Snapshot`, `label.fit` and `preprocessing.fit` do.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f"{folder.name}.lock"), lambda: None):
         if not folder.is_dir():
             _make(job, folder)
     fitted = Preprocessing.model_validate_json((folder / "preprocessing.json").read_bytes())
-    return Dataset(fitted, *(_map(folder, part) for part in _PARTS))
+    label = Label.model_validate_json((folder / "label.json").read_bytes())
+    return Dataset(fitted, label, *(_map(folder, part) for part in _PARTS))
 
 
 def _make(job: TrainingJob, folder: Path) -> None:
@@ -87,6 +91,7 @@ def _make(job: TrainingJob, folder: Path) -> None:
     thresholds = job.spec.train.auxiliary_thresholds
     snapshot = Snapshot(job.training_set)
     learnt = snapshot.trains
+    label = labels.fit(job.spec, snapshot.labels(learnt), snapshot.labels(snapshot.validates))
     fitted = preprocessing.fit(snapshot.numerics(learnt), snapshot.categoricals(learnt), job.training_set.features)
     encoder = Encoder(fitted)
     outputs = 1 + len(thresholds)
@@ -103,12 +108,13 @@ def _make(job: TrainingJob, folder: Path) -> None:
     for stretch in snapshot.stretches():
         for i, columns in enumerate(stretch):
             if len(columns):
-                _fill(files[i], filled[i], encoder, columns, thresholds)
+                _fill(files[i], filled[i], encoder, label, columns, thresholds)
                 filled[i] += len(columns)
     for part in files:
         for file in part.values():
             file.flush()
     write_durably(scratch / "preprocessing.json", fitted.model_dump_json().encode())
+    write_durably(scratch / "label.json", label.model_dump_json().encode())
     scratch.rename(folder)
     sync_folder(folder.parent)
 
@@ -117,6 +123,7 @@ def _fill(
     files: dict[str, "np.memmap[tuple[int, int], np.dtype[np.generic]]"],
     start: int,
     encoder: Encoder,
+    label: Label,
     columns: Columns,
     thresholds: tuple[float, ...],
 ) -> None:
@@ -125,12 +132,12 @@ def _fill(
     files["numeric"][part] = encoded.numeric
     files["missing"][part] = encoded.missing
     files["categories"][part] = encoded.categories
-    files["targets"][part] = targets_of(columns, thresholds)
+    files["targets"][part] = targets_of(label, columns, thresholds)
 
 
-def targets_of(columns: Columns, thresholds: tuple[float, ...]) -> NDArray[np.float32]:
-    """(rows, outputs): the label, then for each threshold whether the auxiliary label is at least that, NaN where unknown."""
-    targets = [columns.labels]
+def targets_of(label: Label, columns: Columns, thresholds: tuple[float, ...]) -> NDArray[np.float32]:
+    """(rows, 1 + thresholds): the label's, then whether the auxiliary label is at least each of them, NaN where unknown."""
+    targets = [label.targets(columns.labels)]
     if thresholds:
         if columns.auxiliary is None:
             raise DataError(

@@ -26,7 +26,7 @@ class TrainingJob(Fact):
 
     @property
     def digest(self) -> Digest:
-        """Of the rows, the `[model]` and `[train]` tables (the seed included, see `shaping`) and the code's revision."""
+        """Of the rows, the `[model]` and `[train]` tables (with the seed, see `shaping`), the classes and the code's revision."""
         return "sha256:" + hashlib.sha256(json.dumps(self._recipe, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -72,6 +72,7 @@ class TrainingJob(Fact):
     def _recipe(self) -> dict[str, Any]:
         return {
             "model": self.spec.model.model_dump(mode="json"),
+            "classes": self.spec.data.classes,
             "rows": {
                 "digest": self.training_set.digest,
                 "features": list(self.training_set.features.items()),

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
@@ -20,7 +19,9 @@ from evergreen.errors import TrainingFailed
 from evergreen.spec import TrainConfig
 from evergreen.training.batches import BatchOrder, noise_for, share_of
 from evergreen.training.dataset import Part
+from evergreen.training.label import Label
 from evergreen.training.model import Disturbance, Network, NetworkShape, Rows, parameter_groups
+from evergreen.training.objective import answers_of, summed_losses
 from evergreen.training.parallel import Place, distribute, total
 
 
@@ -92,7 +93,7 @@ class Batch:
 
     rows: Rows
     targets: Tensor
-    """(rows, outputs) of 0 and 1, NaN where unknown; the label comes first."""
+    """(rows, 1 + auxiliary), as `Part` has them."""
     disturbance: Disturbance
     global_rows: int
 
@@ -127,6 +128,7 @@ def make_batch(
 def fit(
     state: TrainState,
     batch_of: Callable[[int], Batch],
+    label: Label,
     order: BatchOrder,
     config: TrainConfig,
     place: Place,
@@ -140,7 +142,7 @@ def fit(
     while state.step < order.steps:
         batch = batch_of(state.step)
         logits = state.distributed(batch.rows, batch.disturbance)
-        label_loss, auxiliary_loss = summed_losses(logits, batch.targets)
+        label_loss, auxiliary_loss = summed_losses(label, logits, batch.targets)
         summed = label_loss + config.auxiliary_weight * auxiliary_loss
         # Ranks may hold unequal parts, and DDP averages over ranks: this makes it the mean over the global batch. Members
         # share nothing, so the sum over them teaches each what it would learn alone.
@@ -158,20 +160,6 @@ def fit(
         after_step(state, loss)
 
 
-def summed_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Log loss of the label, and the mean one of the auxiliary outputs, each summed over members and rows.
-
-    `logits` (members, rows, outputs), `targets` (rows, outputs); an unknown target costs nothing.
-    """
-    known = targets.isfinite()
-    losses = functional.binary_cross_entropy_with_logits(
-        logits, targets.where(known, 0.0).expand_as(logits), reduction="none"
-    )
-    losses = losses * known
-    auxiliary = losses[..., 1:]
-    return losses[..., 0].sum(), auxiliary.sum() / max(auxiliary.shape[-1], 1)
-
-
 def _diverged(state: TrainState, loss: float, norm: float) -> TrainingFailed:
     rate = state.optimizer.param_groups[0]["lr"]
     return TrainingFailed(
@@ -181,8 +169,8 @@ def _diverged(state: TrainState, loss: float, norm: float) -> TrainingFailed:
 
 
 @torch.inference_mode()
-def chances_of(network: Network, rows: Rows, chunk: int = 8192) -> Tensor:
-    """(rows,) probabilities that the label is 1, the mean over the members, without any disturbance; float64 on the CPU."""
+def answer(network: Network, label: Label, rows: Rows, chunk: int = 8192) -> Tensor:
+    """What the network answers, without any disturbance, on the CPU; see `objective.answers_of`."""
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
@@ -190,6 +178,6 @@ def chances_of(network: Network, rows: Rows, chunk: int = 8192) -> Tensor:
     for start_row in range(0, max(len(rows.numeric), 1), chunk):
         part = slice(start_row, start_row + chunk)
         some = Rows(rows.numeric[part].to(device), rows.missing[part].to(device), rows.categories[part].to(device))
-        parts.append(torch.sigmoid(network(some)[..., 0].double()).mean(0).cpu())
+        parts.append(answers_of(label, network(some)).cpu())
     network.train(was_training)
     return torch.cat(parts)

@@ -36,7 +36,7 @@ class NetworkShape(Fact):
     embedding_bins: int
     embedding_width: int
     outputs: int = 1
-    """Logits a row: the label's, then one for each auxiliary threshold."""
+    """Logits a row: the label's (one, or one a class), then one for each auxiliary threshold."""
     members: int = 1
 
 

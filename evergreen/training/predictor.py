@@ -1,4 +1,4 @@
-"""A finished model, ready to score: cells in, probabilities out.
+"""A finished model, ready to score: cells in, probabilities or numbers out.
 
 The same preprocessing and network code as in training, loaded from an artifact whose bytes were verified; no pickle
 anywhere. Called by serving, by evaluation, and by MLflow, which finds `_load_pyfunc` by this module's name.
@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 
 from evergreen.errors import ArtifactError
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
-from evergreen.training.loop import chances_of
+from evergreen.training.label import Label
+from evergreen.training.loop import answer
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.preprocessing import Column, Encoder, Preprocessing
-from evergreen.types import Digest, Fact
+from evergreen.types import Digest, Fact, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ class ModelDescription(Fact):
     format: int = FORMAT
     model: str
     shape: NetworkShape
+    label: Label = Label()
     preprocessing: Preprocessing
     lineage: dict[str, Any]
     """What it was made from; see `TrainingJob.lineage`."""
@@ -86,13 +88,24 @@ class Predictor:
         """What it is asked with, in column order; columns it learnt nothing from may be left out."""
         return self.description.preprocessing.features
 
-    def score(self, columns: Mapping[str, Column]) -> NDArray[np.float64]:
-        """(rows,) probabilities that the label is 1, from columns of equal length; other columns are ignored.
+    @property
+    def task(self) -> Task:
+        """What it predicts."""
+        return self.description.label.task
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes it gives probabilities for, in order; empty unless it is multiclass."""
+        return self.description.label.classes
+
+    def score(self, columns: Mapping[str, Column]) -> NDArray[np.float64]:
+        """Answers from columns of equal length; other columns are ignored.
+
+        (rows,) probabilities that the label is 1, (rows, classes) probabilities, or (rows,) numbers in the label's unit.
         Numbers may be None or NaN and categories unseen or None. Raises `DataError` naming a column that is missing, of
         another length or not numeric.
         """
-        return chances_of(self._network, Rows.of(self._encoder.encode_cells(columns))).numpy()
+        return answer(self._network, self.description.label, Rows.of(self._encoder.encode_cells(columns))).numpy()
 
 
 class PyfuncModel:
@@ -102,7 +115,7 @@ class PyfuncModel:
         self.predictor = predictor
 
     def predict(self, model_input: "pd.DataFrame", params: dict[str, Any] | None = None) -> NDArray[np.float64]:  # noqa: ARG002
-        """(rows,) probabilities, in the frame's order."""
+        """As `Predictor.score`, in the frame's order."""
         return self.predictor.score({str(name): model_input[name] for name in model_input.columns})
 
 

@@ -19,13 +19,14 @@ from evergreen.training.batches import BatchOrder
 from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.chronicle import Chronicle
 from evergreen.training.columns import validation_days
-from evergreen.training.dataset import open_dataset
+from evergreen.training.dataset import Dataset, open_dataset
 from evergreen.training.job import TrainingJob
+from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
 from evergreen.training.model import NetworkShape, build_network
 from evergreen.training.parallel import Place, process_group
 from evergreen.training.predictor import ModelDescription, pack
-from evergreen.training.preprocessing import Encoder, Preprocessing
+from evergreen.training.preprocessing import Encoder
 from evergreen.training.processes import ERROR_MARK, die_with_parent, tell
 from evergreen.training.spending import metered
 from evergreen.types import TrainedModel
@@ -53,12 +54,12 @@ def train_rank(job: TrainingJob, place: Place, started: float) -> None:
     """The job as one rank sees it; when rank 0 returns, the artifact and the result are in the job's folder."""
     config = job.spec.train
     dataset = open_dataset(job, job.rows_path)
-    network = build_network(shape_of(Encoder(dataset.fitted), job), config.seed)
+    network = build_network(shape_of(Encoder(dataset.fitted), dataset.label, job), config.seed)
     order = BatchOrder(len(dataset.training), config.batch_size, config.epochs, config.seed)
     state = loop.start(network, config, order, place)
     checkpoints = Checkpoints(job.checkpoints_path, job.digest, config.keep_checkpoints)
     days = validation_days(job.training_set) if place.leads and config.abandon_margin is not None else None
-    chronicle = Chronicle(order, checkpoints, dataset.validation, place, config.checkpoint_seconds, days)
+    chronicle = Chronicle(order, checkpoints, dataset.validation, dataset.label, place, config.checkpoint_seconds, days)
     chronicle.opening(dataset)
 
     saved = checkpoints.load_newest(on_refused=chronicle.refused)
@@ -72,16 +73,17 @@ def train_rank(job: TrainingJob, place: Place, started: float) -> None:
     loop.fit(
         state,
         lambda step: loop.make_batch(step, training, order, network, config, place),
+        dataset.label,
         order,
         config,
         place,
         chronicle.after_step,
     )
     if place.leads:
-        _finish(job, state, dataset.fitted, chronicle, resumed_from, started)
+        _finish(job, state, dataset, chronicle, resumed_from, started)
 
 
-def shape_of(encoder: Encoder, job: TrainingJob) -> NetworkShape:
+def shape_of(encoder: Encoder, label: Label, job: TrainingJob) -> NetworkShape:
     """The network that fits these columns and the spec."""
     config = job.spec.train
     return NetworkShape(
@@ -93,18 +95,19 @@ def shape_of(encoder: Encoder, job: TrainingJob) -> NetworkShape:
         input_noise=config.input_noise,
         embedding_bins=config.embedding_bins,
         embedding_width=config.embedding_width,
-        outputs=1 + len(config.auxiliary_thresholds),
+        outputs=label.outputs + len(config.auxiliary_thresholds),
         members=config.members,
     )
 
 
 def _finish(
-    job: TrainingJob, state: TrainState, fitted: Preprocessing, chronicle: Chronicle, resumed_from: int, started: float
+    job: TrainingJob, state: TrainState, dataset: Dataset, chronicle: Chronicle, resumed_from: int, started: float
 ) -> None:
     description = ModelDescription(
         model=job.spec.name,
         shape=state.network.shape,
-        preprocessing=fitted,
+        label=dataset.label,
+        preprocessing=dataset.fitted,
         lineage=job.lineage,
     )
     digest = write_artifact(job.model_path, pack(description, state.network))

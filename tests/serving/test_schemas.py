@@ -5,8 +5,9 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from evergreen.types import Task
 from serving.loaded import Kind
-from serving.schemas import Outcome, OutcomesRequest, PredictRequest, columns_of, require_known
+from serving.schemas import Outcome, OutcomesRequest, PredictRequest, columns_of, require_known, require_labels
 from tests.serving.serving_factories import NOON
 
 NEEDS: dict[str, Kind] = {"tail": "key", "gate": "integer", "load": "number", "departs": "timestamp"}
@@ -128,7 +129,8 @@ def test_a_malformed_request_is_refused_at_its_field(body: dict[str, Any], where
 @pytest.mark.parametrize(
     ("fault", "where"),
     [
-        ({"label": 2}, "label"),
+        ({"label": "late"}, "label"),
+        ({"label": 1e39}, "label"),
         ({"label_timestamp": "2013-06-01T00:00:00"}, "label_timestamp"),
         ({"example_id": ""}, "example_id"),
         ({"example_id": "a\0"}, "example_id"),
@@ -149,6 +151,24 @@ def test_a_malformed_outcome_is_refused_at_its_field(fault: dict[str, Any], wher
 
 def outcome(known: datetime) -> Outcome:
     return Outcome(example_id="a", label=1, label_timestamp=known)
+
+
+@pytest.mark.parametrize(
+    ("task", "label"), [("binary", 2), ("binary", 0.5), ("multiclass", -1), ("multiclass", 0.5), ("multiclass", 1_000)]
+)
+def test_a_label_of_another_task_is_refused_at_its_field(task: Task, label: float) -> None:
+    odd = Outcome(example_id="a", label=label, label_timestamp=NOON)
+
+    with pytest.raises(RequestValidationError) as caught:
+        require_labels([outcome(NOON), odd], task)
+
+    assert [fault["loc"] for fault in caught.value.errors()] == [("body", "outcomes", 1, "label")]
+
+
+def test_a_label_of_the_task_is_taken() -> None:
+    each: list[tuple[Task, float]] = [("binary", 1.0), ("multiclass", 2.0), ("regression", -12.5)]
+    for task, label in each:
+        require_labels([Outcome(example_id="a", label=label, label_timestamp=NOON)], task)
 
 
 def test_an_outcome_from_after_now_is_refused_at_its_moment() -> None:

@@ -222,6 +222,7 @@ def test_a_champion_alone_or_a_spec_without_shadow_scores_once(bench: Bench) -> 
 def test_where_a_challenger_fails_the_champion_answers_and_the_failure_is_logged(bench: Bench) -> None:
     class Broken:
         inputs = INPUTS
+        classes = ()
 
         def score(self, columns: Any) -> Any:
             raise RuntimeError(f"a kernel is missing for {len(columns)} columns")

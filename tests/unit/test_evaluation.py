@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from evergreen.errors import DataError
-from evergreen.evaluation import auc_pulls, evaluate, score_rows
+from evergreen.evaluation import evaluate, score_rows
+from evergreen.figures import auc_pulls
 from evergreen.types import Evaluation
 from tests.factories import a_digest, a_window
 

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -9,7 +10,7 @@ from evergreen.errors import DataError
 from evergreen.gate import decide
 from evergreen.spec import GateConfig
 from evergreen.types import Baseline, Baselines, Check, DayLoss, Evaluation, Scores
-from tests.factories import DAY, MAY, a_window, an_evaluation, some_scores
+from tests.factories import DAY, MAY, a_window, an_evaluation, some_days, some_scores, some_scores_of_numbers
 
 RULES = GateConfig()
 
@@ -358,3 +359,82 @@ def test_a_further_baseline_never_lets_a_candidate_through(
 
     assert verdicts == sorted(verdicts, reverse=True)
     assert verdicts[-1] == (candidate - min(losses) <= margin) or candidate - min(losses) == pytest.approx(margin)
+
+
+def a_regression(*, slices: Mapping[str, Scores] | None = None, **figures: float) -> Evaluation:
+    """A model that says minutes, every day alike."""
+    overall = some_days(some_scores_of_numbers(5_000, **figures), 7)
+    return an_evaluation().model_copy(
+        update={"overall": overall, "slices": {name: some_days(scores, 7) for name, scores in (slices or {}).items()}}
+    )
+
+
+def test_a_regression_is_judged_by_rules_of_its_own_and_speaks_of_its_own_loss() -> None:
+    champion = a_regression(slices={"origin=JFK": some_scores_of_numbers(1_000, mse=380.0)})
+    candidate = a_regression(slices={"origin=JFK": some_scores_of_numbers(1_000, mse=390.0)}, mse=398.0)
+
+    decision = decide(candidate, champion, RULES)
+
+    assert decision.passed
+    assert {check.name: check.reason for check in decision.checks} == {
+        "enough_rows": "5,000 holdout rows, at least 1,000 asked for",
+        "enough_days": "7 holdout days, at least 3 asked for",
+        "r2": "R² 0.360, at least 0.000 asked for",
+        "calibration": "calibration error 0.030, proved to be at least 0.030, at most 0.150 allowed",
+        "scores_spread": "scores from -20.000 to 95.000 with standard deviation 0.560 of the label's, "
+        "at least 0.010 asked for",
+        "not_worse_than_champion": "squared error 398, champion 400: change -2, with 90% confidence at most -2, may rise 4",
+        "slice origin=JFK": "slice origin=JFK: squared error 390, champion 380, may rise 19; that it rises is proved "
+        "(p < 0.001)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [
+        (a_regression(mse=404.1), "squared error 404.1, champion 400: change .4.1, .* may rise 4"),
+        (a_regression(r2=-0.01), "R² -0.010, at least 0.000 asked for"),
+        (a_regression(calibration_error=0.2, calibration_error_low=0.16), "proved to be at least 0.160"),
+        (a_regression(score_std=0.2), "with standard deviation 0.008 of the label's"),
+        (a_regression(min_score=9.0, max_score=9.0), "scores from 9.000 to 9.000"),
+    ],
+)
+def test_a_regression_is_refused_with_its_reason(candidate: Evaluation, reason: str) -> None:
+    decision = decide(candidate, a_regression(), RULES)
+
+    assert len(decision.reasons) == 1
+    assert re.search(reason, decision.reasons[0])
+
+
+def test_labels_that_are_all_equal_prove_nothing() -> None:
+    overall = a_regression().overall
+    figures = {name: value for name, value in overall.figures.items() if name != "r2"} | {"label_std": 0.0}
+    candidate = a_regression().model_copy(update={"overall": overall.model_copy(update={"figures": figures})})
+
+    assert "are all equal, so they prove nothing" in decide(candidate, None, RULES).reasons[0]
+
+
+@given(unit=st.floats(1e-3, 1e6), rise=st.floats(0.0, 0.02))
+def test_a_regressions_verdict_does_not_depend_on_the_labels_unit(unit: float, rise: float) -> None:
+    assume(abs(rise - RULES.margin) > 1e-6)
+    sizes = {"bias": 1, "mean_score": 1, "label_std": 1, "score_std": 1, "min_score": 1, "max_score": 1, "mse": 2}
+    fair = some_scores_of_numbers().figures
+
+    def measured(mse: float) -> Evaluation:
+        figures = fair | {"mse": mse}
+        scaled = figures | {name: figures[name] * unit**power for name, power in sizes.items()}
+        overall = some_days(Scores(rows=5_000, task="regression", figures=scaled), 7)
+        return an_evaluation().model_copy(update={"overall": overall})
+
+    decision = decide(measured(400.0 * (1 + rise)), measured(400.0), RULES)
+
+    assert decision.passed == (rise < RULES.margin)
+
+
+def test_of_more_classes_a_blind_guess_loses_more_and_that_much_is_allowed() -> None:
+    coin = decide(with_figures(an_evaluation(log_loss=0.70), classes=2.0), None, RULES)
+    die = decide(with_figures(an_evaluation(log_loss=0.70), classes=6.0), None, RULES)
+
+    assert coin.reasons == ("log loss 0.700, at most 0.690 allowed",)
+    assert die.passed
+    assert [check.rule for check in die.checks if check.name == "log_loss"] == ["[gate].max_log_loss = 1.784"]

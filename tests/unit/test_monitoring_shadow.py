@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from evergreen.errors import DataError
-from evergreen.evaluation import row_losses
+from evergreen.figures import row_losses
 from evergreen.monitoring.performance import live_figures
 from evergreen.monitoring.shadow import MIN_ROWS_A_DAY, paired_days, said_by
 
@@ -63,7 +63,8 @@ def test_a_days_difference_is_the_mean_over_its_rows_on_both_sides_of_the_split(
 
     found = pair(frame)
 
-    assert found[date(2013, 4, 1)] == pytest.approx(np.mean(row_losses(labels, second) - row_losses(labels, first)))
+    rises = row_losses("binary", labels, second) - row_losses("binary", labels, first)
+    assert found[date(2013, 4, 1)] == pytest.approx(np.mean(rises))
     assert list(found) == sorted(found)
 
 

@@ -53,6 +53,44 @@ def test_an_unknown_table_is_told_the_nearest_known_one() -> None:
         parse_spec(a_raw_spec() | {"monitors": {}})
 
 
+@pytest.mark.parametrize(
+    ("task", "tables", "complaint"),
+    [
+        (
+            "regression",
+            {"gate": {"min_auc": 0.6, "max_log_loss": 0.5}},
+            r"\[gate\].max_log_loss, \[gate\].min_auc: no use to",
+        ),
+        (
+            "multiclass",
+            {"gate": {"min_r2": 0.1}},
+            r"\[gate\].min_r2: no use to \[model\].task = \"multiclass\"; take it out",
+        ),
+        ("binary", {"data": {"classes": ["no", "yes"]}}, r"\[data\].classes: no use to \[model\].task = \"binary\""),
+        (
+            "multiclass",
+            {"data": {"classes": ["no", "no"]}},
+            r"\[data\].classes needs two names at least and each once, not \['no', 'no'\]",
+        ),
+        (
+            "multiclass",
+            {"train": {"auxiliary_thresholds": [1.0]}},
+            r"\[train\].auxiliary_thresholds needs \[data\].auxiliary_label",
+        ),
+    ],
+)
+def test_a_key_the_task_has_no_use_for_is_refused_by_name(
+    task: str, tables: dict[str, dict[str, Any]], complaint: str
+) -> None:
+    raw = a_raw_spec()
+    raw["model"]["task"] = task
+    for table, keys in tables.items():
+        raw[table] = raw.get(table, {}) | keys
+
+    with pytest.raises(SpecError, match=r"^churn.toml: " + complaint):
+        parse_spec(raw, "churn.toml")
+
+
 def test_every_fault_is_named_at_once() -> None:
     raw = a_raw_spec() | {"train": {"epochs": 0, "rank": 2}}
     with pytest.raises(SpecError) as error:

@@ -51,10 +51,8 @@ def test_pandas_categories_are_read_as_well_as_text(tmp_path: Path) -> None:
     [
         (lambda f: f.drop(columns="label"), r"lacks columns \['label'\]"),
         (lambda f: f.drop(columns=["gap", "town"]), r"lacks columns \['gap', 'town'\]"),
-        (lambda f: f.assign(label=1), "all 1,73. training rows of 'toy' .* have label 1"),
-        (lambda f: f.assign(label=f["label"] * 2), r"labels of 'toy' are not 0 or 1 \(the first is 2.0\)"),
-        (lambda f: f.assign(label=f["label"].where(f.index != 3)), r"1 of 1,800 labels .* \(the first is nan\)"),
-        (lambda f: f.assign(gap="text"), "feature 'gap' is numeric, but its column is .*string"),
+        (lambda f: f.assign(label="late"), "'label' is numeric, but its column is .*string"),
+        (lambda f: f.assign(gap="text"), "'gap' is numeric, but its column is .*string"),
     ],
 )
 def test_what_training_cannot_use_is_named(
