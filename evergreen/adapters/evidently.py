@@ -198,7 +198,9 @@ def _quality(reference: pd.DataFrame, current: pd.DataFrame, score: str, label: 
         definition = evidently.DataDefinition(classification=[kind])
         metrics = [measures.RocAuc(), measures.LogLoss()]
     sides = (None if side is None else evidently.Dataset.from_pandas(side, definition) for side in (now, before))
-    results = evidently.Report(metrics).run(*sides).metric_results
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it also computes what few rows leave undefined, and does not show it
+        results = evidently.Report(metrics).run(*sides).metric_results
     return [widget for metric in metrics for widget in results[metric.metric_id].get_widgets()]
 
 

@@ -76,7 +76,14 @@ def test_a_training_set_holds_labels_known_in_time_only(training_set: TrainingSe
     assert (before["label_timestamp"] < start).all()
     assert len(rows) == training_set.rows
     assert len(rows) - len(before) == training_set.holdout_rows > 5_000
-    assert list(rows.columns) == ["example_id", "event_timestamp", "label_timestamp", "label", *training_set.features]
+    assert list(rows.columns) == [
+        "example_id",
+        "event_timestamp",
+        "label_timestamp",
+        "label",
+        "auxiliary",
+        *training_set.features,
+    ]
 
 
 def test_a_training_set_built_again_is_the_same_file(
