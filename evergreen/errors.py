@@ -45,6 +45,14 @@ class TrainingFailed(EvergreenError):
     """The training process ended without a model; the message carries its last output."""
 
 
+class TrainingStopped(TrainingFailed):
+    """Told to stop, as before a spot machine is taken away; its state is saved, and running it again goes on there."""
+
+
+class TooLittleMemory(TrainingFailed):
+    """The rows or the model do not fit; the message names what to lower."""
+
+
 class ReleaseConflict(EvergreenError):
     """Somebody else changed the release first; read it again and decide again."""
 

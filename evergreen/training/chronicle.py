@@ -1,6 +1,6 @@
-"""What rank 0 says and saves along the way: progress, the curve, checkpoints when it is time.
+"""What rank 0 says along the way: progress and the curve.
 
-Called by `worker.py` after each step, on every rank; only rank 0 speaks and writes.
+Called by `worker.py` after each step, on every rank; only rank 0 speaks.
 """
 
 import time
@@ -10,10 +10,9 @@ import torch
 from evergreen.errors import CheckpointError
 from evergreen.training import loop
 from evergreen.training.batches import BatchOrder
-from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.dataset import Dataset, Part
 from evergreen.training.loop import TrainState
-from evergreen.training.parallel import Place
+from evergreen.training.parallel import Place, is_sharded
 from evergreen.training.processes import tell
 
 _LINES = 20
@@ -21,21 +20,13 @@ _LINES = 20
 
 
 class Chronicle:
-    """What rank 0 says and saves along the way; on other ranks it is silent."""
+    """What rank 0 says along the way; on other ranks it is silent."""
 
-    def __init__(
-        self,
-        order: BatchOrder,
-        checkpoints: Checkpoints,
-        validation: Part,
-        place: Place,
-        checkpoint_seconds: float,
-    ) -> None:
-        self._order, self._checkpoints, self.place = order, checkpoints, place
+    def __init__(self, order: BatchOrder, validation: Part, place: Place) -> None:
+        self._order, self.place = order, place
         self._validation = validation
-        self._checkpoint_seconds = checkpoint_seconds
         self._every = max(1, order.steps // _LINES)
-        self._said_at = self._saved_at = time.monotonic()
+        self._said_at = time.monotonic()
         self._rows_since = 0
 
     def say(self, line: str) -> None:
@@ -59,8 +50,8 @@ class Chronicle:
         )
 
     def after_step(self, state: TrainState, loss: float) -> None:
-        """Speak now and then, close each epoch, and save when it is time."""
-        if not self.place.leads:
+        """Speak now and then and close each epoch; a sharded network answers only when all ranks ask it."""
+        if not (self.place.leads or is_sharded(state.network)):
             return
         self._rows_since += min(self._order.batch_size, self._order.rows)
         last = state.step == self._order.steps
@@ -68,9 +59,6 @@ class Chronicle:
             self._progress(state, loss)
         if self._order.ends_epoch(state.step):
             self._close_epoch(state)
-        if last or time.monotonic() - self._saved_at >= self._checkpoint_seconds:
-            self._checkpoints.save(state.step, state.to_dict())
-            self._saved_at = time.monotonic()
 
     def _progress(self, state: TrainState, loss: float) -> None:
         now = time.monotonic()

@@ -2,17 +2,31 @@
 
 Free of torch, so that tasks and tests can name a job without paying for the import. A job's digest covers everything
 that shapes its weights and nothing else: two requests for the same model share one folder, and the second finds the
-first's work. Called by `launch.py` and by every rank (`worker.py`). To let another setting shape the weights, add it
-to `_recipe`.
+first's work. How the work is spread (ranks, shards, pieces, kernels) changes nothing but the rounding, so it is left
+out: a run may go on with another number of ranks. Called by `launch.py` and by every rank (`worker.py`).
 """
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from evergreen.spec import ModelSpec
+from evergreen.spec import ModelSpec, TrainConfig
 from evergreen.types import Digest, Fact, TrainingSet
+
+SPREAD = frozenset({"ranks", "parallelism", "accumulate", "compile", "fused", "checkpoint_seconds", "keep_checkpoints"})
+"""Keys of `[train]` that say how the work is done, not what comes of it."""
+
+
+class Placement(Fact):
+    """Where the ranks of a job run."""
+
+    trainer: Literal["local", "ray"] = "local"
+    """Processes of this machine, or actors of a Ray cluster whose nodes all see the job's folder."""
+    ray_address: str = "auto"
+
+
+HERE = Placement()
 
 
 class TrainingJob(Fact):
@@ -26,7 +40,7 @@ class TrainingJob(Fact):
 
     @property
     def digest(self) -> Digest:
-        """Of the rows, the `[model]` and `[train]` tables (the seed included) and the code's revision."""
+        """Of the rows, the `[model]` and `[train]` tables (the seed included, see `shaping`) and the code's revision."""
         return "sha256:" + hashlib.sha256(json.dumps(self._recipe, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -60,7 +74,7 @@ class TrainingJob(Fact):
         return {
             "training_set": self.training_set.digest,
             "code_revision": self.code_revision,
-            "train": self.spec.train.model_dump(mode="json"),
+            "train": shaping(self.spec.train),
         }
 
     @property
@@ -74,3 +88,8 @@ class TrainingJob(Fact):
             },
             **self.lineage,
         }
+
+
+def shaping(config: TrainConfig) -> dict[str, Any]:
+    """What of a `[train]` table shapes the weights, as JSON."""
+    return config.model_dump(mode="json", exclude=set(SPREAD))
