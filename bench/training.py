@@ -32,8 +32,10 @@ from evergreen.settings import ROOT
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.training import loop
 from evergreen.training.batches import CATEGORY_DROPOUT, BatchOrder
+from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.dataset import Dataset, Part, open_dataset
 from evergreen.training.job import TrainingJob
+from evergreen.training.keeper import Keeper, Notice
 from evergreen.training.label import Label
 from evergreen.training.launch import train
 from evergreen.training.loop import Batch, TrainState
@@ -110,7 +112,7 @@ def limit(job: TrainingJob, dataset: Dataset) -> float:
     with process_group() as place:
         state, order = started(job, dataset, place)
         batch = loop.make_batch(0, dataset.training, order, state.network, job.spec.train, place)
-        return timed_fit(state, lambda _: batch, order, job.spec, place)
+        return timed_fit(state, lambda _: batch, order, job, place)
 
 
 def evergreen(job: TrainingJob, dataset: Dataset) -> float:
@@ -123,7 +125,7 @@ def evergreen(job: TrainingJob, dataset: Dataset) -> float:
             state,
             lambda step: loop.make_batch(step, training, order, state.network, config, place),
             order,
-            job.spec,
+            job,
             place,
         )
 
@@ -141,10 +143,12 @@ class _Enough(Exception):
 
 
 def timed_fit(
-    state: TrainState, batch_of: Callable[[int], Batch], order: BatchOrder, spec: ModelSpec, place: Place
+    state: TrainState, batch_of: Callable[[int], Batch], order: BatchOrder, job: TrainingJob, place: Place
 ) -> float:
     """Seconds of `STEPS` steps of the engine's loop, after some to warm up."""
     clock: dict[int, float] = {}
+    checkpoints = Checkpoints(job.checkpoints_path, job.digest, 1, place)
+    keeper = Keeper(checkpoints, job.spec.train.checkpoint_seconds, order.steps, place, Notice())
 
     def after_step(state: TrainState, loss: float) -> None:  # noqa: ARG001
         clock[state.step] = time.perf_counter()
@@ -152,7 +156,7 @@ def timed_fit(
             raise _Enough
 
     try:
-        loop.fit(state, batch_of, Label(), order, spec.train, place, after_step)
+        loop.fit(state, batch_of, Label(), order, job.spec.train, place, keeper, after_step)
     except _Enough:
         return clock[WARM_STEPS + STEPS] - clock[WARM_STEPS]
     raise SystemExit(f"the bench needs {WARM_STEPS + STEPS} steps, the flights gave {order.steps}")

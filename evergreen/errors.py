@@ -49,6 +49,14 @@ class TrainingAbandoned(EvergreenError):
     """A training was stopped, because it could no longer come to anything; whoever watches its progress raises this."""
 
 
+class TrainingStopped(TrainingFailed):
+    """Told to stop, as before a spot machine is taken away; its state is saved, and running it again goes on there."""
+
+
+class TooLittleMemory(TrainingFailed):
+    """The rows or the model do not fit; the message names what to lower."""
+
+
 class ReleaseConflict(EvergreenError):
     """Somebody else changed the release first; read it again and decide again."""
 

@@ -126,8 +126,9 @@ class TrainConfig(Table):
     """Give up when, after half of the epochs, the loss on the validation days is this much above the champion's on those of
     them it has not trained on. Unset: train to the end."""
     checkpoint_seconds: NonNegativeFloat = 5.0
-    """At least this long between checkpoints; 0 saves after each step."""
+    """At least this long between the end of one checkpoint and the next; 0 saves as soon as the one before is on the disk."""
     keep_checkpoints: PositiveInt = 2
+    """Older ones are removed. With 2 or more a damaged one costs some steps and not the run."""
     seed: int = 0
 
 

@@ -36,17 +36,18 @@ def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel 
 
     A run that can no longer beat the champion is given up where the spec says so: see `[train].abandon_margin`.
     """
-    from evergreen.training.job import TrainingJob
+    from evergreen.training.job import Placement, TrainingJob
     from evergreen.training.launch import train
 
     logger, settings = get_run_logger(), wiring().settings
+    placement = Placement(trainer=settings.trainer, ray_address=settings.ray_address)
     rival = rival_of(spec, training_set)
     job = TrainingJob(
         training_set=training_set, spec=spec, code_revision=code_revision(), folder=str(settings.artifacts)
     )
     try:
         with shown(job, rival) as on_progress:
-            model = train(job, logger.info, on_progress, settings.rates)
+            model = train(job, logger.info, on_progress, settings.rates, placement)
     except TrainingAbandoned as end:
         return abandoned(job, end)
     except EvergreenError as error:

@@ -36,6 +36,7 @@ VENDORS = {
     "fastapi": ("serving",),
     "prometheus_client": ("serving", "evergreen.adapters"),
     "torch": ("evergreen.training",),
+    "ray": ("evergreen.training.cluster",),
     "feast": ("evergreen.adapters.feast", "evergreen.adapters.asof_store", "feature_repo"),
     "mlflow": ("evergreen.adapters.mlflow", "evergreen.adapters.mlflow_aliases", "evergreen.adapters.training_runs"),
     "matplotlib": ("evergreen.adapters.plots",),

@@ -1,6 +1,6 @@
-"""What rank 0 says and saves along the way: lines, progress, the curve, checkpoints when it is time.
+"""What rank 0 says along the way: lines, progress and the curve.
 
-Called by `worker.py` after each step, on every rank; only rank 0 speaks and writes.
+Called by `worker.py` after each step, on every rank; only rank 0 speaks.
 """
 
 import time
@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from evergreen.errors import CheckpointError
 from evergreen.training import loop
 from evergreen.training.batches import BatchOrder
-from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.dataset import Dataset, Part
 from evergreen.training.gauges import gpu_memory_bytes, gpu_use, resident_bytes
 from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
 from evergreen.training.objective import row_losses
-from evergreen.training.parallel import Place
+from evergreen.training.parallel import Place, is_sharded
 from evergreen.training.processes import PROGRESS_MARK, tell
 from evergreen.types import DayLoss, Progress
 
@@ -28,25 +27,22 @@ _PROGRESS_SECONDS = 0.5
 
 
 class Chronicle:
-    """What rank 0 says and saves along the way; on other ranks it is silent."""
+    """What rank 0 says along the way; on other ranks it is silent."""
 
     def __init__(
         self,
         order: BatchOrder,
-        checkpoints: Checkpoints,
         validation: Part,
         label: Label,
         place: Place,
-        checkpoint_seconds: float,
         validation_days: NDArray[np.datetime64] | None = None,
     ) -> None:
-        self._order, self._checkpoints, self.place = order, checkpoints, place
+        self._order, self.place = order, place
         self._validation, self._label = validation, label
         self._validation_days = validation_days
         self._by_day: tuple[DayLoss, ...] = ()
-        self._checkpoint_seconds = checkpoint_seconds
         self._every = max(1, order.steps // _LINES)
-        self._said_at = self._saved_at = self._told_at = time.monotonic()
+        self._said_at = self._told_at = time.monotonic()
         self._rows_said = self._rows_told = 0
 
     def say(self, line: str) -> None:
@@ -75,8 +71,8 @@ class Chronicle:
             self._tell_progress(state, None, None)
 
     def after_step(self, state: TrainState, loss: float) -> None:
-        """Speak now and then, close each epoch, and save when it is time."""
-        if not self.place.leads:
+        """Speak now and then and close each epoch; a sharded network answers only when all ranks ask it."""
+        if not (self.place.leads or is_sharded(state.network)):
             return
         rows = min(self._order.batch_size, self._order.rows)
         self._rows_said += rows
@@ -85,11 +81,8 @@ class Chronicle:
         if state.step % self._every == 0 or last:
             self._say_step(state, loss)
         ended = self._close_epoch(state) if self._order.ends_epoch(state.step) else None
-        if ended or time.monotonic() - self._told_at >= _PROGRESS_SECONDS:
+        if self.place.leads and (ended or time.monotonic() - self._told_at >= _PROGRESS_SECONDS):
             self._tell_progress(state, loss, ended)
-        if last or time.monotonic() - self._saved_at >= self._checkpoint_seconds:
-            self._checkpoints.save(state.step, state.to_dict())
-            self._saved_at = time.monotonic()
 
     def _say_step(self, state: TrainState, loss: float) -> None:
         now = time.monotonic()

@@ -2,17 +2,31 @@
 
 Free of torch, so that tasks and tests can name a job without paying for the import. A job's digest covers everything
 that shapes its weights and nothing else: two requests for the same model share one folder, and the second finds the
-first's work. Called by `launch.py` and by every rank (`worker.py`). To let another setting shape the weights, add it
-to `_recipe`.
+first's work. How the work is spread (ranks, shards, pieces, kernels) changes nothing but the rounding, so it is left
+out: a run may go on with another number of ranks. Called by `launch.py` and by every rank (`worker.py`).
 """
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evergreen.spec import ModelSpec, TrainConfig
 from evergreen.types import Digest, Fact, TrainingSet
+
+SPREAD = frozenset({"ranks", "parallelism", "accumulate", "compile", "fused", "checkpoint_seconds", "keep_checkpoints"})
+"""Keys of `[train]` that say how the work is done, not what comes of it."""
+
+
+class Placement(Fact):
+    """Where the ranks of a job run."""
+
+    trainer: Literal["local", "ray"] = "local"
+    """Processes of this machine, or actors of a Ray cluster whose nodes all see the job's folder."""
+    ray_address: str = "auto"
+
+
+HERE = Placement()
 
 
 class TrainingJob(Fact):
@@ -83,5 +97,5 @@ class TrainingJob(Fact):
 
 
 def shaping(config: TrainConfig) -> dict[str, Any]:
-    """What of a `[train]` table shapes the weights, as JSON: not when to give up."""
-    return config.model_dump(mode="json", exclude={"abandon_margin"})
+    """What of a `[train]` table shapes the weights, as JSON: not how the work is spread, nor when to give up."""
+    return config.model_dump(mode="json", exclude={*SPREAD, "abandon_margin"})

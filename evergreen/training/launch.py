@@ -1,9 +1,9 @@
 """Train a job in processes of its own, and bring back what they say.
 
 `train` is called by tasks and stays free of torch. It starts this module as a program, in a session of its own that
-dies with its parent; the program runs torch's elastic launch, which runs `worker.run_rank` once a rank. A job that is
-finished is not trained again; one that was killed goes on from its newest valid checkpoint; one that is being trained
-elsewhere is waited for. To run ranks on many machines, call `worker.run_rank` from their launcher.
+ends with its parent; the program calls `launch`, which runs `worker.run_rank` once a rank: in processes of this machine by
+torch's elastic launch, or on a cluster by Ray Train (`cluster.py`). A job that is finished is not trained again; one that
+was killed goes on from its newest valid checkpoint; one that is being trained elsewhere is waited for.
 """
 
 import json
@@ -17,15 +17,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from evergreen import errors
 from evergreen.errors import ArtifactError, EvergreenError, TrainingFailed
 from evergreen.training.artifact import artifact_digest, write_durably
-from evergreen.training.job import TrainingJob
+from evergreen.training.job import HERE, Placement, TrainingJob
 from evergreen.training.processes import (
     ERROR_MARK,
     PROGRESS_MARK,
+    REFUSED,
     die_with_parent,
     locked,
     stop_session,
@@ -37,6 +38,9 @@ from evergreen.types import Progress, Rates, TrainedModel
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
+Worker: TypeAlias = Callable[[str, float, int | None], None]
+"""One rank: the job's file, when the training started, the process it must not outlive."""
+_RESTARTS = 3
 _LAST_LINES = 20
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -46,15 +50,16 @@ def train(
     on_line: Callable[[str], None] = print,
     on_progress: Callable[[Progress], None] = lambda _: None,
     rates: Rates = Rates(),  # noqa: B008 (frozen)
+    placement: Placement = HERE,
 ) -> TrainedModel:
-    """Train the job's model, or return it at once if that is done.
+    """Train the job's model where `placement` says, or return it at once if that is done.
 
     Every line the ranks print goes to `on_line`, how far they are to `on_progress`; both should return soon, since the
     ranks wait for them. What either raises stops the ranks, and the next call goes on from their newest checkpoint. What it
     cost over all of its parts is priced by `rates`.
 
-    Raises `DataError` when rows, columns or labels are not what training needs, and `TrainingFailed`, with the last lines,
-    when it ended without a model.
+    Raises `DataError` when rows, columns or labels are not what training needs, `TrainingStopped` when the ranks were told to
+    stop, and `TrainingFailed`, with the last lines, when it ended without a model.
     """
     job.path.mkdir(parents=True, exist_ok=True)
     with locked(
@@ -63,7 +68,7 @@ def train(
         found = _finished(job, on_line, rates)
         if found is None:
             write_durably(job.path / "job.json", job.model_dump_json().encode())
-            _run(job, on_line, on_progress, lock)
+            _run(job, on_line, on_progress, placement, lock)
             found = _finished(job, on_line, rates)
         if found is None:
             raise TrainingFailed(
@@ -88,8 +93,15 @@ def _finished(job: TrainingJob, on_line: Callable[[str], None], rates: Rates) ->
     return result.model_copy(update=mine | {"job": job.digest, "cost": spent(job.spent_path, rates)})
 
 
-def _run(job: TrainingJob, on_line: Callable[[str], None], on_progress: Callable[[Progress], None], lock: int) -> None:
+def _run(
+    job: TrainingJob,
+    on_line: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+    placement: Placement,
+    lock: int,
+) -> None:
     program = [sys.executable, "-m", "evergreen.training.launch", str(job.path / "job.json"), str(os.getpid())]
+    program.append(placement.model_dump_json())
     process = subprocess.Popen(
         program,
         stdin=subprocess.DEVNULL,
@@ -105,19 +117,19 @@ def _run(job: TrainingJob, on_line: Callable[[str], None], on_progress: Callable
     last: deque[str] = deque(maxlen=_LAST_LINES)
     told: EvergreenError | None = None
     try:
-        with process.stdout as lines:
-            for line in map(str.rstrip, lines):
-                if line.startswith(ERROR_MARK):
-                    told = told or _error_of(line)
-                    continue
-                if line.startswith(PROGRESS_MARK):
-                    on_progress(Progress.model_validate_json(line.removeprefix(PROGRESS_MARK)))
-                    continue
-                last.append(line)
-                on_line(line)
+        for line in map(str.rstrip, process.stdout):
+            if line.startswith(ERROR_MARK):
+                told = told or _error_of(line)
+                continue
+            if line.startswith(PROGRESS_MARK):
+                on_progress(Progress.model_validate_json(line.removeprefix(PROGRESS_MARK)))
+                continue
+            last.append(line)
+            on_line(line)
         status = process.wait()
     finally:
         stop_session(process)
+        process.stdout.close()
     if told is not None:
         raise told
     if status != 0:
@@ -136,6 +148,46 @@ def _error_of(line: str) -> EvergreenError:
 
 def _name_of(status: int) -> str:
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+
+
+def launch(worker: Worker, job: TrainingJob, placement: Placement) -> int:
+    """Run one worker a rank where `placement` says; returns the exit status of the whole.
+
+    A group that lost a rank starts again by itself and goes on from the newest checkpoint, a few times.
+    """
+    if placement.trainer == "ray":
+        from evergreen.training.cluster import launch_on_ray
+
+        return launch_on_ray(worker, job, placement.ray_address, _RESTARTS)
+    return launch_here(worker, job)
+
+
+def launch_here(worker: Worker, job: TrainingJob) -> int:
+    """On this machine, by torch's elastic launch; see `launch`."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+
+    started, notes = time.time(), job.path / "elastic"
+    for restarts in range(_RESTARTS + 1):
+        try:
+            elastic_launch(_configuration(job, notes), worker)(str(job.path / "job.json"), started, os.getpid())
+        except SignalException as told:
+            return 128 + told.sigval
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if failure.exitcode == REFUSED:
+                return REFUSED
+            ended = f"rank {rank} ended first, with {_name_of(failure.exitcode)}"
+            if restarts == _RESTARTS:
+                tell(f"{ended}; that was the last of {_RESTARTS + 1} attempts")
+                return 1
+            tell(f"{ended}; all ranks start again from the newest checkpoint")
+        else:
+            return 0
+        finally:
+            shutil.rmtree(notes, ignore_errors=True)
+    raise AssertionError("unreachable: the last attempt returns")
 
 
 def _configuration(job: TrainingJob, notes: Path) -> "LaunchConfig":
@@ -158,33 +210,23 @@ def _configuration(job: TrainingJob, notes: Path) -> "LaunchConfig":
     )
 
 
-def main(job_file: str, parent: int) -> int:
-    """The program: run the ranks of one job on this machine; returns the exit status."""
+def main(job_file: str, parent: int, placement: str) -> int:
+    """The program: launch the ranks of one job; returns the exit status."""
     die_with_parent(parent)
-    started = time.time()
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # look for GPUs without opening them: ranks are forked
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import elastic_launch
-
     from evergreen.training.worker import run_rank
 
     for name in ("torch.distributed", "torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     job = TrainingJob.model_validate_json(Path(job_file).read_text())
-    notes = job.path / "elastic"
+    started = time.time()
     note_launcher(job.spent_path, started)
     try:
-        elastic_launch(_configuration(job, notes), run_rank)(job_file, started, os.getpid())
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        tell(f"rank {rank} ended first, with {_name_of(failure.exitcode)}")
-        return 1
+        return launch(run_rank, job, Placement.model_validate_json(placement))
     finally:
-        shutil.rmtree(notes, ignore_errors=True)
         note_launcher(job.spent_path, started)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

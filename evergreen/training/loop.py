@@ -4,25 +4,24 @@
 `worker.py`.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from evergreen.errors import TrainingFailed
 from evergreen.spec import TrainConfig
+from evergreen.training import guards
 from evergreen.training.batches import BatchOrder, noise_for, share_of
 from evergreen.training.dataset import Part
+from evergreen.training.keeper import Keeper
 from evergreen.training.label import Label
 from evergreen.training.model import Disturbance, Network, NetworkShape, Rows, parameter_groups
 from evergreen.training.objective import answers_of, summed_losses
-from evergreen.training.parallel import Place, distribute, total
+from evergreen.training.parallel import Place, clip_gradients, distribute, totals, without_exchange
 
 
 @dataclass
@@ -41,34 +40,72 @@ class TrainState:
     epoch_rows: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, for a checkpoint."""
+    first_loss: float | None = None
+    """Of the untrained network: what a loss that rises without bound is told by."""
+    steps_beyond: int = 0
+    """Steps in a row whose loss was far above it."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and moments by name, not copied: what is read into them is the state."""
+        found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            found |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        return found
+
+    def numbers(self) -> dict[str, Any]:
+        """All else, as JSON; floats and random states come back to the last bit."""
         return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **{name: getattr(self, name) for name in _NUMBERS},
+            "curve": [dict(row) for row in self.curve],
             "schedule": self.schedule.state_dict(),
-            "random": torch.get_rng_state(),
-            "step": self.step,
-            "epoch_loss": self.epoch_loss,
-            "epoch_rows": self.epoch_rows,
-            "curve": self.curve,
+            "groups": [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups],
+            "random": random_states(),
         }
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Become what was saved."""
-        self.network.load_state_dict(saved["network"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        torch.set_rng_state(saved["random"])
-        self.step, self.curve = saved["step"], saved["curve"]
-        self.epoch_loss, self.epoch_rows = saved["epoch_loss"], saved["epoch_rows"]
+    def ready(self) -> dict[str, Tensor]:
+        """`tensors`, those included that an optimizer makes at its first step: with places for what was saved."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return self.tensors()
+
+    def restore(self, numbers: dict[str, Any]) -> None:
+        """Become what was saved; `ready()` was filled before."""
+        for name in _NUMBERS:
+            setattr(self, name, numbers[name])
+        self.curve = numbers["curve"]
+        self.schedule.load_state_dict(numbers["schedule"])
+        for group, saved in zip(self.optimizer.param_groups, numbers["groups"], strict=True):
+            group |= {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+        set_random_states(numbers["random"])
+
+
+_NUMBERS = ("step", "epoch_loss", "epoch_rows", "first_loss", "steps_beyond")
+
+
+def random_states() -> dict[str, str]:
+    """Of this process's generators, in hexadecimal. All ranks hold the same: a batch's randomness comes from outside."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {device: bytes(state.tolist()).hex() for device, state in states.items()}
+
+
+def set_random_states(states: dict[str, str]) -> None:
+    """Go on drawing where those stood; a device that had none keeps its own."""
+    tensors = {device: torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8) for device, state in states.items()}
+    torch.set_rng_state(tensors["cpu"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
 
 
 def start(network: Network, config: TrainConfig, order: BatchOrder, place: Place) -> TrainState:
     """A run at step 0: AdamW under a one-cycle schedule (Smith & Topin 2018, arXiv:1708.07120)."""
-    distributed = distribute(network, place)
+    distributed = distribute(network, config, place)
     _settle(distributed, network.shape, place)
-    optimizer = AdamW(parameter_groups(network, config.weight_decay), lr=config.learning_rate, fused=True)
+    optimizer = AdamW(parameter_groups(network, config.weight_decay), lr=config.learning_rate, fused=config.fused)
     schedule = OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=order.steps + 1)
     return TrainState(network, distributed, optimizer, schedule)
 
@@ -96,6 +133,13 @@ class Batch:
     """(rows, 1 + auxiliary), as `Part` has them."""
     disturbance: Disturbance
     global_rows: int
+
+    def pieces(self, count: int) -> list["Batch"]:
+        """The same rows in `count` batches that differ by one row at most; some may be empty."""
+        if count == 1:
+            return [self]
+        parts = [share_of(i, count, len(self.targets)) for i in range(count)]
+        return [Batch(self.rows[p], self.targets[p], self.disturbance[p], self.global_rows) for p in parts]
 
 
 def make_batch(
@@ -132,25 +176,22 @@ def fit(
     order: BatchOrder,
     config: TrainConfig,
     place: Place,
+    keeper: Keeper,
     after_step: Callable[[TrainState, float], None],
 ) -> None:
     """Advance `state` to the last step; a resumed run enters with `state.step > 0`.
 
-    Raises `TrainingFailed`, on all ranks together, when the loss or its gradient is no longer finite.
+    Raises, on all ranks together, `TrainingFailed` when the loss or its gradient is no longer finite or rises without bound,
+    and `TrainingStopped` when any rank was told to stop.
     """
     state.network.train()
     while state.step < order.steps:
         batch = batch_of(state.step)
-        logits = state.distributed(batch.rows, batch.disturbance)
-        label_loss, auxiliary_loss = summed_losses(label, logits, batch.targets)
-        summed = label_loss + config.auxiliary_weight * auxiliary_loss
-        # Ranks may hold unequal parts, and DDP averages over ranks: this makes it the mean over the global batch. Members
-        # share nothing, so the sum over them teaches each what it would learn alone.
-        torch.autograd.backward(summed * (place.ranks / batch.global_rows))
-        loss = total(label_loss, place) / (batch.global_rows * len(logits))
-        norm = max(float(clip_grad_norm_(m.parameters(), config.max_norm)) for m in state.network.members)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise _diverged(state, loss, norm)
+        summed = sum_gradients(state, batch, label, config, place)
+        loss_sum, save, stop = totals(torch.stack([summed, *summed.new_tensor(keeper.wishes())]), place)
+        loss = loss_sum / (batch.global_rows * len(state.network.members))
+        norm = max(clip_gradients(member.parameters(), config.max_norm) for member in state.network.members)
+        guards.require_sane(state, loss, norm)
         state.optimizer.step()
         state.schedule.step()
         state.optimizer.zero_grad(set_to_none=True)
@@ -158,14 +199,26 @@ def fit(
         state.epoch_loss += loss * batch.global_rows
         state.epoch_rows += batch.global_rows
         after_step(state, loss)
+        keeper.after_step(state, save=save > 0, stop=stop > 0)
 
 
-def _diverged(state: TrainState, loss: float, norm: float) -> TrainingFailed:
-    rate = state.optimizer.param_groups[0]["lr"]
-    return TrainingFailed(
-        f"training diverged at step {state.step}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}. "
-        "Lower [train].learning_rate in the model's file, or look for extreme values in the features."
-    )
+def sum_gradients(state: TrainState, batch: Batch, label: Label, config: TrainConfig, place: Place) -> Tensor:
+    """Go forward and back, piece by piece; returns the label's loss summed over this rank's rows and the members.
+
+    Ranks may hold unequal parts, and their gradients are averaged: the factor makes that the mean over the global batch.
+    Members share nothing, so the sum over them teaches each what it would learn alone.
+    """
+    pieces = batch.pieces(config.accumulate)
+    told = torch.zeros((), device=place.device)
+    for piece in pieces:
+        with without_exchange(state.distributed, last=piece is pieces[-1]):
+            with torch.autocast(place.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                logits = state.distributed(piece.rows, piece.disturbance)
+            label_loss, auxiliary_loss = summed_losses(label, logits.float(), piece.targets)
+            summed = label_loss + config.auxiliary_weight * auxiliary_loss
+            torch.autograd.backward(summed * (place.ranks / batch.global_rows))
+        told += label_loss.detach()
+    return told
 
 
 @torch.inference_mode()

@@ -54,6 +54,9 @@ class Rows:
         parts = (encoded.numeric, encoded.missing, encoded.categories)
         return cls(*(torch.from_numpy(part).to(device) for part in parts))
 
+    def __getitem__(self, rows: slice) -> "Rows":
+        return Rows(self.numeric[rows], self.missing[rows], self.categories[rows])
+
 
 @dataclass(frozen=True)
 class Disturbance:
@@ -71,6 +74,9 @@ class Disturbance:
             torch.from_numpy(noise.hide),
             tuple(torch.from_numpy(mask) for mask in noise.keep),
         )
+
+    def __getitem__(self, rows: slice) -> "Disturbance":
+        return Disturbance(self.numeric[rows], self.hide[rows], tuple(mask[rows] for mask in self.keep))
 
 
 class PiecewiseLinearEmbedding(nn.Module):

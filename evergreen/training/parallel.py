@@ -1,21 +1,29 @@
-"""Ranks and devices: who am I, where do I compute, and how are gradients shared.
+"""Ranks and devices: who am I, where do I compute, and how is one model spread over many ranks.
 
 Applied to a finished model from outside: nothing in `model.py` knows of it. Ranks are told by the environment that
-elastic launch (or Ray, or Slurm) sets: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT. To shard a model that
-does not fit one device, change `distribute`.
+elastic launch (or Ray, or Slurm) sets: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT. `distribute` is the one
+place that decides how: compile, then shard or copy, in that order (as torchtitan does, arXiv:2410.06511).
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from evergreen.spec import TrainConfig
 from evergreen.training.dataset import Part
+from evergreen.training.model import Network
+
+_LARGE = 1 << 20
+"""A layer of this many parameters (a large embedding table) is gathered by itself, the smaller ones of a member together."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class Place:
     rank: int
     ranks: int
     device: torch.device
+    here: int = 1
+    """Ranks on this machine."""
 
     @property
     def leads(self) -> bool:
@@ -53,12 +63,16 @@ def choose_device(local_rank: int, local_ranks: int) -> torch.device:
 
 @contextmanager
 def process_group() -> Iterator[Place]:
-    """Join the other ranks: nccl between GPUs, gloo between CPUs, nothing when alone. Leaves them at a good end."""
+    """Join the other ranks: nccl between GPUs, gloo between CPUs, nothing when alone. Leaves them at a good end.
+
+    A launcher that has joined them already, as Ray Train does, also leaves them.
+    """
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = choose_device(int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    place = Place(rank, ranks, device)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    device = choose_device(int(os.environ.get("LOCAL_RANK", 0)), here)
+    place = Place(rank, ranks, device, here)
     _make_repeatable(device)
-    if ranks == 1:
+    if ranks == 1 or dist.is_initialized():
         yield place
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -66,20 +80,71 @@ def process_group() -> Iterator[Place]:
     dist.destroy_process_group()  # after a failure the others may never answer: then the end of the process does it
 
 
-def distribute(model: nn.Module, place: Place) -> nn.Module:
-    """On its device and, if there are other ranks, with gradients averaged over them."""
-    model.to(place.device)
+def distribute(network: Network, config: TrainConfig, place: Place) -> nn.Module:
+    """The network as `[train]` wants it spread: the module to go forward through while training.
+
+    Alone: the network on its device. `ddp`: a copy on every rank, gradients averaged over them. `fsdp`: every rank keeps its
+    share of each parameter, gradient and moment, and gathers a layer's only while it computes (FSDP2, arXiv:2304.11277).
+    """
+    if config.compile:
+        for member in network.members:
+            member.compile(dynamic=True)
+    if place.ranks > 1 and config.parallelism == "fsdp":
+        return _shard(network, place)
+    network.to(place.device)
     if place.ranks == 1:
-        return model
-    return DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        return network
+    return DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
-def total(value: Tensor, place: Place) -> float:
-    """Sum of a number over all ranks; the same on each of them."""
-    value = value.detach().clone()
+def _shard(network: Network, place: Place) -> nn.Module:
+    """Each large layer, then what is left of each member, then of the network: parameters move to the device sharded."""
+    mesh = init_device_mesh(place.device.type, (place.ranks,))
+    for member in network.members:
+        for layer in member.modules():
+            if sum(parameter.numel() for parameter in layer.parameters(recurse=False)) >= _LARGE:
+                fully_shard(layer, mesh=mesh)
+        fully_shard(member, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    return network
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Do its ranks hold parts of it? Then all of them must go forward together."""
+    return isinstance(network, FSDPModule)
+
+
+def whole_weights(network: nn.Module) -> dict[str, Tensor]:
+    """All weights by name, gathered from the ranks that hold parts of them; to be called on all ranks."""
+    return {name: v.full_tensor() if isinstance(v, DTensor) else v for name, v in network.state_dict().items()}
+
+
+def without_exchange(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Inside it gradients add up on this rank alone, unless this is the `last` piece of a step."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
+        return nullcontext()
+    if isinstance(module, DistributedDataParallel) and not last:
+        return module.no_sync()
+    return nullcontext()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+    """Scale gradients down to `max_norm` together; returns their norm before, over all shards of all ranks."""
+    held = list(parameters)
+    norm = nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    nn.utils.clip_grads_with_norm_(held, max_norm, norm)
+    return float(norm)
+
+
+def totals(values: Tensor, place: Place) -> list[float]:
+    """Sums of some numbers over all ranks; the same on each of them."""
+    summed = values.detach().clone()
     if place.ranks > 1:
-        dist.all_reduce(value)
-    return float(value)
+        dist.all_reduce(summed)
+    return summed.tolist()
 
 
 def _make_repeatable(device: torch.device) -> None:

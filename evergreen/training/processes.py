@@ -6,6 +6,7 @@ Knows nothing of training. Called by `launch.py` on both of its sides and by eve
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -17,23 +18,34 @@ ERROR_MARK = "evergreen-error "
 """Starts the line by which a child says which error its parent should raise."""
 PROGRESS_MARK = "evergreen-progress "
 """Starts the line by which rank 0 says how far it is; a `Progress` as JSON follows."""
+REFUSED = 3
+"""Status of a process that said why it ends: to start it again would end the same way."""
 _PR_SET_PDEATHSIG = 1
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 8.0
 
 
 def tell(line: str) -> None:
-    """Print a line in one write, so that those of processes that share the pipe do not end up inside each other."""
-    print(f"{line}\n", end="", flush=True)
+    """Print a line in one write, so that those of processes that share the pipe do not end up inside each other.
+
+    Where nobody listens any more it is lost: a process that is told to stop has better things to do than to fail at this.
+    """
+    with contextlib.suppress(BrokenPipeError):
+        print(f"{line}\n", end="", flush=True)
+
+
+def error_line(error: Exception) -> str:
+    """What a child says so that its parent raises this error."""
+    return ERROR_MARK + json.dumps({"kind": type(error).__name__, "message": str(error)})
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its parent ends, however it ends; elsewhere this does nothing.
+    """Ask Linux to send this process SIGTERM when its parent ends, however it ends; elsewhere this does nothing.
 
     `parent` is the process that should be there: if it ended before the request was in place, this process ends too.
     """
     if not sys.platform.startswith("linux"):
         return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)
 

@@ -1,19 +1,19 @@
 """One rank of a training job: from the training set's file to the artifact.
 
-Every rank reads, fits the preprocessing and trains; rank 0 alone speaks, writes checkpoints and, at the end, the
-model. Called by `launch.py` through elastic launch; any other launcher that sets RANK and WORLD_SIZE can call
-`run_rank` as well.
+Every rank trains; rank 0 alone speaks and, at the end, writes the model. Called by `launch.py` through torch's elastic
+launch or Ray Train; any other launcher that sets RANK and WORLD_SIZE can call `run_rank` as well.
 """
 
-import json
 import shutil
 import sys
 import time
 import traceback
 from pathlib import Path
 
+from torch import Tensor
+
 from evergreen.errors import EvergreenError
-from evergreen.training import loop
+from evergreen.training import guards, loop
 from evergreen.training.artifact import write_artifact, write_durably
 from evergreen.training.batches import BatchOrder
 from evergreen.training.checkpoint import Checkpoints
@@ -21,66 +21,76 @@ from evergreen.training.chronicle import Chronicle
 from evergreen.training.columns import validation_days
 from evergreen.training.dataset import Dataset, open_dataset
 from evergreen.training.job import TrainingJob
+from evergreen.training.keeper import Keeper, Notice
 from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
 from evergreen.training.model import NetworkShape, build_network
-from evergreen.training.parallel import Place, process_group
+from evergreen.training.parallel import is_sharded, process_group, whole_weights
 from evergreen.training.predictor import ModelDescription, pack
 from evergreen.training.preprocessing import Encoder
-from evergreen.training.processes import ERROR_MARK, die_with_parent, tell
+from evergreen.training.processes import REFUSED, die_with_parent, error_line, tell
 from evergreen.training.spending import metered
 from evergreen.types import TrainedModel
 
 
-def run_rank(job_file: str, started: float, launcher: int) -> None:
-    """Train, and end the process with status 1 after saying what went wrong.
+def run_rank(job_file: str, started: float, launcher: int | None) -> None:
+    """Train, and end the process with a status after saying what went wrong: `REFUSED` where that has a name.
 
-    `started` is a `time.time()`, `launcher` the process this one must not outlive.
+    `started` is a `time.time()`, `launcher` the process this one must not outlive; None where another sees to that.
     """
-    die_with_parent(launcher)
-    job = TrainingJob.model_validate_json(Path(job_file).read_text())
+    if launcher is not None:
+        die_with_parent(launcher)
     try:
-        with process_group() as place, metered(job.spent_path, started, place):
-            train_rank(job, place, started)
-    except EvergreenError as error:
-        tell(ERROR_MARK + json.dumps({"kind": type(error).__name__, "message": str(error)}))
-        sys.exit(1)
-    except Exception:
+        train_rank(TrainingJob.model_validate_json(Path(job_file).read_text()), started)
+    except Exception as error:
+        named = error if isinstance(error, EvergreenError) else guards.out_of_memory(error)
+        if named is not None:
+            tell(error_line(named))
+            raise SystemExit(REFUSED) from named
         tell(traceback.format_exc().rstrip())
-        sys.exit(1)
+        # What breaks between ranks is a RuntimeError: one of them is gone, and all may start again.
+        sys.exit(1 if isinstance(error, RuntimeError) else REFUSED)
 
 
-def train_rank(job: TrainingJob, place: Place, started: float) -> None:
+def train_rank(job: TrainingJob, started: float) -> None:
     """The job as one rank sees it; when rank 0 returns, the artifact and the result are in the job's folder."""
-    config = job.spec.train
-    dataset = open_dataset(job, job.rows_path)
-    network = build_network(shape_of(Encoder(dataset.fitted), dataset.label, job), config.seed)
-    order = BatchOrder(len(dataset.training), config.batch_size, config.epochs, config.seed)
-    state = loop.start(network, config, order, place)
-    checkpoints = Checkpoints(job.checkpoints_path, job.digest, config.keep_checkpoints)
-    days = validation_days(job.training_set) if place.leads and config.abandon_margin is not None else None
-    chronicle = Chronicle(order, checkpoints, dataset.validation, dataset.label, place, config.checkpoint_seconds, days)
-    chronicle.opening(dataset)
+    notice = Notice()
+    with process_group() as place, metered(job.spent_path, started, place):
+        config = job.spec.train
+        dataset = open_dataset(job, job.rows_path)
+        shape = shape_of(Encoder(dataset.fitted), dataset.label, job)
+        guards.require_memory(shape, config, place)
+        network = build_network(shape, config.seed)
+        order = BatchOrder(len(dataset.training), config.batch_size, config.epochs, config.seed)
+        state = loop.start(network, config, order, place)
+        days = validation_days(job.training_set) if config.abandon_margin is not None else None
+        chronicle = Chronicle(order, dataset.validation, dataset.label, place, days)
+        chronicle.opening(dataset)
 
-    saved = checkpoints.load_newest(on_refused=chronicle.refused)
-    if saved is not None:
-        state.restore(saved)
-        chronicle.say(f"resumed at step {state.step}/{order.steps}")
-    resumed_from = state.step
-    chronicle.begins(state)
+        checkpoints = Checkpoints(
+            job.checkpoints_path, job.digest, config.keep_checkpoints, place, sharded=is_sharded(network)
+        )
+        if saved := checkpoints.load_newest(state.ready, chronicle.refused):
+            state.restore(saved["numbers"])
+            other = "" if saved["ranks"] == place.ranks else f", saved by {saved['ranks']} ranks: equal up to rounding"
+            chronicle.say(f"resumed at step {state.step}/{order.steps}{other}")
+        resumed_from = state.step
+        chronicle.begins(state)
 
-    training = place.hold(dataset.training)
-    loop.fit(
-        state,
-        lambda step: loop.make_batch(step, training, order, network, config, place),
-        dataset.label,
-        order,
-        config,
-        place,
-        chronicle.after_step,
-    )
-    if place.leads:
-        _finish(job, state, dataset, chronicle, resumed_from, started)
+        training = place.hold(dataset.training)
+        loop.fit(
+            state,
+            lambda step: loop.make_batch(step, training, order, network, config, place),
+            dataset.label,
+            order,
+            config,
+            place,
+            Keeper(checkpoints, config.checkpoint_seconds, order.steps, place, notice),
+            chronicle.after_step,
+        )
+        weights = whole_weights(network)
+        if place.leads:
+            _finish(job, state, weights, dataset, chronicle, resumed_from, started)
 
 
 def shape_of(encoder: Encoder, label: Label, job: TrainingJob) -> NetworkShape:
@@ -101,16 +111,24 @@ def shape_of(encoder: Encoder, label: Label, job: TrainingJob) -> NetworkShape:
 
 
 def _finish(
-    job: TrainingJob, state: TrainState, dataset: Dataset, chronicle: Chronicle, resumed_from: int, started: float
+    job: TrainingJob,
+    state: TrainState,
+    weights: dict[str, Tensor],
+    dataset: Dataset,
+    chronicle: Chronicle,
+    resumed_from: int,
+    started: float,
 ) -> None:
+    network = build_network(state.network.shape)
+    network.load_state_dict(weights)
     description = ModelDescription(
         model=job.spec.name,
-        shape=state.network.shape,
+        shape=network.shape,
         label=dataset.label,
         preprocessing=dataset.fitted,
         lineage=job.lineage,
     )
-    digest = write_artifact(job.model_path, pack(description, state.network))
+    digest = write_artifact(job.model_path, pack(description, network))
     result = TrainedModel(
         uri=str(job.model_path),
         digest=digest,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evergreen.training.job import TrainingJob
+from evergreen.training.job import SPREAD, TrainingJob
 from tests.factories import a_digest
 from tests.training_factories import a_job, a_training_set
 
@@ -31,7 +31,7 @@ def test_rows_recipe_seed_and_code_make_another_job(job: TrainingJob) -> None:
             update={"training_set": job.training_set.model_copy(update={"holdout": job.training_set.window})}
         ),
         changed(job, "train", seed=8),
-        changed(job, "train", ranks=2),
+        changed(job, "train", precision="bf16"),
         changed(job, "model", name="other"),
     ]
 
@@ -41,6 +41,14 @@ def test_rows_recipe_seed_and_code_make_another_job(job: TrainingJob) -> None:
 def test_folders_and_rules_of_other_steps_do_not(job: TrainingJob) -> None:
     assert changed(job, "gate", margin=0.5).digest == job.digest
     assert job.model_copy(update={"folder": "/elsewhere"}).digest == job.digest
+
+
+def test_how_the_work_is_spread_does_not_so_a_run_may_go_on_with_other_ranks(job: TrainingJob) -> None:
+    spread: dict[str, Any] = {"ranks": 4, "parallelism": "fsdp", "accumulate": 3, "compile": True, "fused": False}
+
+    assert set(spread) < SPREAD
+    assert changed(job, "train", **spread).digest == job.digest
+    assert changed(job, "train", checkpoint_seconds=9.0, keep_checkpoints=5).digest == job.digest
 
 
 def test_it_survives_json(job: TrainingJob) -> None:

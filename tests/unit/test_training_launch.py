@@ -230,7 +230,7 @@ def test_a_breakdown_nobody_foresaw_brings_its_last_lines(rows: TrainingSet, tmp
     job = a_job(tmp_path, rows.model_copy(update={"uri": str(tmp_path / "gone.parquet")}))
 
     with pytest.raises(
-        TrainingFailed, match=r"(?s)ended with status 1 .*FileNotFoundError.*gone\.parquet.*Run it again"
+        TrainingFailed, match=r"(?s)ended with status 3 .*FileNotFoundError.*gone\.parquet.*Run it again"
     ):
         train(job, lambda _: None)
 

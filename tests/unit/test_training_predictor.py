@@ -25,7 +25,7 @@ from tests.training_factories import a_job, a_training_set, some_rows
 def job(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
     folder = tmp_path_factory.mktemp("job")
     job = a_job(folder, a_training_set(folder))
-    train_rank(job, Place(rank=0, ranks=1, device=torch.device("cpu")), started=time.time())
+    train_rank(job, started=time.time())
     return job
 
 
