@@ -42,6 +42,7 @@ check: $(READY)  ## lint and types
 bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.features
 	$(BIN)/python -m bench.gate
+	$(BIN)/python -m bench.release
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.demo

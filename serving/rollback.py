@@ -1,7 +1,7 @@
 """The way back without Prefect: one HTTP call, and what serving puts right when it starts.
 
 The call changes the release, which every serving process follows within its poll interval; MLflow's aliases follow when
-MLflow answers. Who may: whoever holds the key whose digest is `EVERGREEN_ADMIN_KEY_SHA256`.
+MLflow answers. Who may: whoever holds the key whose digest is `EVERGREEN_ADMIN_KEY_DIGEST`.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ Clients = Annotated[Wiring, Depends(wiring_of)]
 
 def require_admin(wiring: Clients, authorization: Annotated[str, Header()] = "") -> None:
     """`Authorization: Bearer KEY`; 401 without the right key, 403 where none was set."""
-    wanted = wiring.settings.admin_key_sha256
+    wanted = wiring.settings.admin_key_digest
     if not wanted:
-        raise HTTPException(403, "nobody may roll back over HTTP here: EVERGREEN_ADMIN_KEY_SHA256 is not set")
+        raise HTTPException(403, "nobody may roll back over HTTP here: EVERGREEN_ADMIN_KEY_DIGEST is not set")
     scheme, _, key = authorization.partition(" ")
     given = hashlib.sha256(key.encode()).hexdigest()
     if scheme.lower() != "bearer" or not hmac.compare_digest(given, wanted):

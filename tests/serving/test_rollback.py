@@ -31,7 +31,7 @@ def environment(wire: Wiring, port: int = 0) -> dict[str, str]:
         "EVERGREEN_HOME": str(wire.settings.home),
         "EVERGREEN_MODELS_DIR": str(wire.settings.models_dir),
         "EVERGREEN_SERVING_PORT": str(port),
-        "EVERGREEN_ADMIN_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
+        "EVERGREEN_ADMIN_KEY_DIGEST": hashlib.sha256(KEY.encode()).hexdigest(),
     }  # fmt: skip
 
 
