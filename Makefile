@@ -44,6 +44,7 @@ bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.gate
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.scoring
+	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.demo
 
 clean:           ## the environment and all embedded state
