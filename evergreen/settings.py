@@ -64,6 +64,16 @@ class Settings(BaseSettings):
     spool_bytes: int = Field(default=512 << 20, ge=1 << 20)
     """What serving may keep on disk for the prediction log while the database is away; then the oldest are lost, counted."""
 
+    require_api_keys: bool = False
+    """Answer only who sends a key of `keys_file` (`python -m serving.keys`); needed to listen beyond this machine."""
+    max_body_bytes: int = Field(default=16 << 20, ge=1024)
+    """Of one request to serving."""
+
+    @property
+    def keys_file(self) -> Path:
+        """Hashes and scopes of serving's API keys."""
+        return self.home / "api_keys.json"
+
     @property
     def spool(self) -> Path:
         """Answers on their way to the prediction log; on a disk that outlives the process."""

@@ -5,6 +5,7 @@ Opens it when the server starts, drains it when the server stops, and turns erro
 """
 
 import gc
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,14 +19,26 @@ from fastapi.responses import JSONResponse, Response
 from evergreen.errors import ConfigurationError, EvergreenError, UnknownEntity, UnknownModel
 from evergreen.settings import Settings
 from evergreen.wiring import Wiring
+from serving.batches import Overloaded
 from serving.faults import told
+from serving.keys import ApiKeys, require_keys_beyond_loopback
+from serving.limits import LimitBodies
 from serving.loaded import NotLoadedError
 from serving.metrics import CountRequests, Metrics
 from serving.routes import router
 from serving.runtime import Runtime
 
-STATUS_OF: dict[type[EvergreenError], int] = {UnknownModel: 404, UnknownEntity: 404, NotLoadedError: 503}
+logger = logging.getLogger(__name__)
+
+STATUS_OF: dict[type[EvergreenError], int] = {
+    UnknownModel: 404,
+    UnknownEntity: 404,
+    NotLoadedError: 503,
+    Overloaded: 503,
+}
 """Errors a client can do something about; any other of ours is a 500 that says what happened."""
+RETRY_SECONDS = 1
+"""When a client that was turned away may ask again."""
 GRACE_SECONDS = 10
 """How long a stopping server waits for requests that have begun."""
 
@@ -49,7 +62,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     async def refuse(request: Request, error: Exception) -> Response:
         _count(request, metrics, error)
-        return JSONResponse({"detail": str(error)}, status_code=STATUS_OF.get(type(error), 500))  # type: ignore[arg-type]
+        later = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Overloaded) else None
+        return JSONResponse({"detail": str(error)}, STATUS_OF.get(type(error), 500), later)  # type: ignore[arg-type]
 
     async def malformed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -62,7 +76,9 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={EvergreenError: refuse, RequestValidationError: malformed},
     )
+    app.state.keys = ApiKeys(settings.keys_file) if settings.require_api_keys else None
     app.include_router(router)
+    app.add_middleware(LimitBodies, most_bytes=settings.max_body_bytes)
     app.add_middleware(CountRequests, metrics=metrics, is_known=lambda name: app.state.runtime.models.is_known(name))
     return app
 
@@ -70,12 +86,16 @@ def create_app(settings: Settings) -> FastAPI:
 def serve(settings: Settings) -> None:
     """Run the API until it is told to stop.
 
-    Raises `ConfigurationError` where its port is taken, and `SystemExit`, with the reason logged, where it cannot open.
+    Raises `ConfigurationError` where its port is taken or anybody could ask, and `SystemExit`, with the reason logged,
+    where it cannot open.
     """
+    require_keys_beyond_loopback(settings)
     config = uvicorn.Config(
         create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
     )
     with _bind(settings.host, settings.serving_port) as taken, suppress(KeyboardInterrupt):
+        if not settings.require_api_keys:
+            logger.info("no API keys are required: whoever reaches %s may ask", settings.host)
         uvicorn.Server(config).run(sockets=[taken])  # raises KeyboardInterrupt again once it has shut down
 
 

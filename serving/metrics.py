@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+
 
 class Metrics:
     """The counters of one app."""
@@ -44,12 +46,19 @@ class Metrics:
         self.stale_features = counter(
             "stale_features", "Rows answered without a view: missing or stale", "model", "view"
         )
+        self.queue_rows = gauge("queue_rows", "Rows waiting to be answered or being answered", "model")
+        self.batch_rows = Histogram(
+            "evergreen_batch_rows", "Rows answered together", ("model",), buckets=BATCHES, registry=self.registry
+        )
+        self.shed = counter(
+            "shed", "Requests refused because the queue was full, or after waiting too long", "model", "why"
+        )
         self.log_queue_rows = gauge("log_queue_rows", "Predictions in the spool, waiting to be written to the log")
         self.log_spool_bytes = gauge("log_spool_bytes", "Size of the spool on disk")
         self.log_torn_bytes = counter("log_torn_bytes", "Bytes of a killed process's spool that could not be read")
         self.log_rows = counter("log_rows", "Predictions handed to the log: written, repeated or lost", "outcome")
         self.log_failures = counter("log_failures", "Attempts to write a batch of predictions that failed")
-        self.outcomes = counter("outcomes", "Outcomes reported: new, repeated or unknown", "model", "kind")
+        self.outcomes = counter("outcomes", "Outcomes reported; unknown ones are new too", "model", "kind")
         self.swaps = counter("swaps", "Times another release began to serve", "model")
         self.load_failures = counter("load_failures", "Attempts to load a release that failed", "model")
         self.poll_failures = counter("poll_failures", "Looks at the releases table that failed")
