@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     serving_port: Port = 8000
     mlflow_port: Port = 5000
     prefect_port: Port = 4200
+    serving_workers: int = Field(default=1, ge=1, le=256)
+    """Processes that answer on `serving_port`; each holds every model."""
     serving_poll_seconds: float = Field(default=1.0, gt=0)
     """How often serving looks for a changed release."""
 

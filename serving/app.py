@@ -18,7 +18,9 @@ from fastapi.responses import JSONResponse, Response
 
 from evergreen.errors import ConfigurationError, EvergreenError, UnknownEntity, UnknownModel
 from evergreen.settings import Settings
+from evergreen.training.processes import locked
 from evergreen.wiring import Wiring
+from serving import workers
 from serving.batches import Overloaded
 from serving.faults import told
 from serving.keys import ApiKeys, require_keys_beyond_loopback
@@ -50,7 +52,14 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         wiring = Wiring(settings)
-        runtime = await to_thread.run_sync(lambda: Runtime.open(wiring, metrics))
+
+        def open_alone() -> Runtime:
+            settings.home.mkdir(parents=True, exist_ok=True)
+            # Several processes that make MLflow's or Feast's fresh tables at once are in each other's way.
+            with locked(settings.home / "opening.lock", on_wait=lambda: None):
+                return Runtime.open(wiring, metrics)
+
+        runtime = await to_thread.run_sync(open_alone)
         app.state.runtime = runtime
         gc.freeze()  # a collection would walk the libraries' million objects, and a request would wait for it
         try:
@@ -90,12 +99,15 @@ def serve(settings: Settings) -> None:
     where it cannot open.
     """
     require_keys_beyond_loopback(settings)
-    config = uvicorn.Config(
-        create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
-    )
     with _bind(settings.host, settings.serving_port) as taken, suppress(KeyboardInterrupt):
         if not settings.require_api_keys:
             logger.info("no API keys are required: whoever reaches %s may ask", settings.host)
+        if settings.serving_workers > 1:
+            workers.run(settings, taken, GRACE_SECONDS)
+            return
+        config = uvicorn.Config(
+            create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+        )
         uvicorn.Server(config).run(sockets=[taken])  # raises KeyboardInterrupt again once it has shut down
 
 

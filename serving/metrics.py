@@ -4,11 +4,14 @@ Label values are bounded: a model's name only appears once that model is release
 Called by every module of serving; read at `/metrics`. To count something new, add an attribute with its help text.
 """
 
+import os
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -25,8 +28,8 @@ class Metrics:
         def counter(name: str, says: str, *labels: str) -> Counter:
             return Counter(f"evergreen_{name}", says, labels, registry=self.registry)
 
-        def gauge(name: str, says: str, *labels: str) -> Gauge:
-            return Gauge(f"evergreen_{name}", says, labels, registry=self.registry)
+        def gauge(name: str, says: str, *labels: str, over: Literal["livesum", "livemostrecent"] = "livesum") -> Gauge:
+            return Gauge(f"evergreen_{name}", says, labels, registry=self.registry, multiprocess_mode=over)
 
         def seconds(name: str, says: str, *labels: str) -> Histogram:
             return Histogram(f"evergreen_{name}_seconds", says, labels, buckets=SECONDS, registry=self.registry)
@@ -63,15 +66,28 @@ class Metrics:
         self.load_failures = counter("load_failures", "Attempts to load a release that failed", "model")
         self.poll_failures = counter("poll_failures", "Looks at the releases table that failed")
         self.serving_version = gauge(
-            "serving_version", "Version in memory by role; 0 where there is none", "model", "role"
+            "serving_version",
+            "Version in memory by role; 0 where there is none",
+            "model",
+            "role",
+            over="livemostrecent",
         )
-        self.challenger_share = gauge("challenger_share", "Share of the keys the challenger answers", "model")
+        self.challenger_share = gauge(
+            "challenger_share", "Share of the keys the challenger answers", "model", over="livemostrecent"
+        )
         for outcome in ("written", "repeated", "lost"):
             self.log_rows.labels(outcome)  # a rate over a counter that appears with its first loss misses that loss
 
     def page(self) -> bytes:
-        """Everything, in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Everything, in Prometheus' text format; of all workers where there are several."""
+        if (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is None:
+            return generate_latest(self.registry)
+        for gauges in Path(folder).glob("gauge_live*.db"):
+            if not Path(f"/proc/{(pid := gauges.stem.rpartition('_')[2])}").exists():
+                mark_process_dead(int(pid), folder)
+        together = CollectorRegistry()
+        MultiProcessCollector(together, folder)
+        return generate_latest(together)
 
 
 class CountRequests:

@@ -80,6 +80,7 @@ class Scorer:
 
     def _answer_together(self, questions: Sequence[Question]) -> list[list[Prediction] | Exception]:
         loaded, started = questions[0].loaded, time.perf_counter()
+        refusals: list[Exception | None]
         try:
             examples, spans = self._examples(questions)
             refusals = [refusal(loaded.spec, examples, span) for span in spans]

@@ -37,6 +37,13 @@ class Server:
         root = psutil.Process(self.process.pid)
         return sum(one.memory_info().rss for one in [root, *root.children(recursive=True)])
 
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer."""
+        found = psutil.Process(self.process.pid).children()
+        alive = [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in alive if "spawn_main" in " ".join(one.cmdline())]
+
     def kill(self) -> None:
         """At once, its workers too: nobody is told."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
