@@ -84,9 +84,9 @@ class Metrics:
             return generate_latest(self.registry)
         for gauges in Path(folder).glob("gauge_live*.db"):
             if not Path(f"/proc/{(pid := gauges.stem.rpartition('_')[2])}").exists():
-                mark_process_dead(int(pid), folder)
+                mark_process_dead(int(pid), folder)  # type: ignore[no-untyped-call]
         together = CollectorRegistry()
-        MultiProcessCollector(together, folder)
+        MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]
         return generate_latest(together)
 
 
