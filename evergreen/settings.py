@@ -64,11 +64,23 @@ class Settings(BaseSettings):
     serving_port: Port = 8000
     mlflow_port: Port = 5000
     prefect_port: Port = 4200
+    serving_workers: int = Field(default=1, ge=1, le=256)
+    """Processes that answer on `serving_port`; each holds every model."""
     serving_poll_seconds: float = Field(default=1.0, gt=0)
     """How often serving looks for a changed release."""
 
     spool_bytes: int = Field(default=512 << 20, ge=1 << 20)
     """What serving may keep on disk for the prediction log while the database is away; then the oldest are lost, counted."""
+
+    require_api_keys: bool = False
+    """Answer only who sends a key of `keys_file` (`python -m serving.keys`); needed to listen beyond this machine."""
+    max_body_bytes: int = Field(default=16 << 20, ge=1024)
+    """Of one request to serving."""
+
+    @property
+    def keys_file(self) -> Path:
+        """Hashes and scopes of serving's API keys."""
+        return self.home / "api_keys.json"
 
     @property
     def spool(self) -> Path:

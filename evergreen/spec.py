@@ -297,6 +297,12 @@ class ServeConfig(Table):
     """Answer a request whose entity the store has never seen from missing values, or refuse it with 404; counted either way."""
     max_rows: PositiveInt = 1_000
     """Rows of one request."""
+    batch_rows: PositiveInt = 64
+    """Concurrent requests are answered together, in batches of at most so many rows; one with more goes by itself."""
+    queue_rows: PositiveInt = 2_000
+    """Rows that may wait or be worked on in one process; what comes beyond is refused with 503 and `Retry-After`."""
+    timeout_seconds: PositiveFloat = 10.0
+    """A request that waited longer before its turn is refused the same way."""
 
 
 CLASSIFICATION_KEYS = ("max_log_loss", "min_auc", "max_auc_drop")

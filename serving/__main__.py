@@ -10,14 +10,19 @@ from serving.app import serve
 
 def main() -> int:
     """Serve until stopped; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    configure_logging()
     try:
         serve(Settings())
     except EvergreenError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def configure_logging() -> None:
+    """To stderr, from the level of information on."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

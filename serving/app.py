@@ -5,6 +5,7 @@ Opens it when the server starts, drains it when the server stops, and turns erro
 """
 
 import gc
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -24,8 +25,13 @@ from evergreen.errors import (
     UnknownModel,
 )
 from evergreen.settings import Settings
+from evergreen.training.processes import locked
 from evergreen.wiring import Wiring
+from serving import workers
+from serving.batches import Overloaded
 from serving.faults import told
+from serving.keys import ApiKeys, require_keys_beyond_loopback
+from serving.limits import LimitBodies
 from serving.loaded import NotLoadedError
 from serving.metrics import CountRequests, Metrics
 from serving.rollback import put_right
@@ -33,14 +39,19 @@ from serving.rollback import router as rollback_router
 from serving.routes import router
 from serving.runtime import Runtime
 
+logger = logging.getLogger(__name__)
+
 STATUS_OF: dict[type[EvergreenError], int] = {
     UnknownModel: 404,
     UnknownEntity: 404,
     NotLoadedError: 503,
     InvalidTransition: 409,
     ReleaseConflict: 409,
+    Overloaded: 503,
 }
 """Errors a client can do something about; any other of ours is a 500 that says what happened."""
+RETRY_SECONDS = 1
+"""When a client that was turned away may ask again."""
 GRACE_SECONDS = 10
 """How long a stopping server waits for requests that have begun."""
 
@@ -52,8 +63,15 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         wiring = Wiring(settings)
-        await to_thread.run_sync(lambda: put_right(wiring))
-        runtime = await to_thread.run_sync(lambda: Runtime.open(wiring, metrics))
+
+        def open_alone() -> Runtime:
+            settings.home.mkdir(parents=True, exist_ok=True)
+            # Several processes that make MLflow's or Feast's fresh tables at once are in each other's way.
+            with locked(settings.home / "opening.lock", on_wait=lambda: None):
+                put_right(wiring)
+                return Runtime.open(wiring, metrics)
+
+        runtime = await to_thread.run_sync(open_alone)
         app.state.wiring, app.state.runtime = wiring, runtime
         gc.freeze()  # a collection would walk the libraries' million objects, and a request would wait for it
         try:
@@ -65,7 +83,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     async def refuse(request: Request, error: Exception) -> Response:
         _count(request, metrics, error)
-        return JSONResponse({"detail": str(error)}, status_code=STATUS_OF.get(type(error), 500))  # type: ignore[arg-type]
+        later = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Overloaded) else None
+        return JSONResponse({"detail": str(error)}, STATUS_OF.get(type(error), 500), later)  # type: ignore[arg-type]
 
     async def malformed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -78,8 +97,10 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={EvergreenError: refuse, RequestValidationError: malformed},
     )
+    app.state.keys = ApiKeys(settings.keys_file) if settings.require_api_keys else None
     app.include_router(router)
     app.include_router(rollback_router)
+    app.add_middleware(LimitBodies, most_bytes=settings.max_body_bytes)
     app.add_middleware(CountRequests, metrics=metrics, is_known=lambda name: app.state.runtime.models.is_known(name))
     return app
 
@@ -87,12 +108,19 @@ def create_app(settings: Settings) -> FastAPI:
 def serve(settings: Settings) -> None:
     """Run the API until it is told to stop.
 
-    Raises `ConfigurationError` where its port is taken, and `SystemExit`, with the reason logged, where it cannot open.
+    Raises `ConfigurationError` where its port is taken or anybody could ask, and `SystemExit`, with the reason logged,
+    where it cannot open.
     """
-    config = uvicorn.Config(
-        create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
-    )
+    require_keys_beyond_loopback(settings)
     with _bind(settings.host, settings.serving_port) as taken, suppress(KeyboardInterrupt):
+        if not settings.require_api_keys:
+            logger.info("no API keys are required: whoever reaches %s may ask", settings.host)
+        if settings.serving_workers > 1:
+            workers.run(settings, taken, GRACE_SECONDS)
+            return
+        config = uvicorn.Config(
+            create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+        )
         uvicorn.Server(config).run(sockets=[taken])  # raises KeyboardInterrupt again once it has shut down
 
 

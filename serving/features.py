@@ -70,6 +70,10 @@ class Examples:
     columns: Mapping[str, Sequence[Any] | NDArray[Any]]
     """Features, entity keys and request columns."""
     stale: Sequence[tuple[str, ...]]
+    unknown: Sequence[bool] = ()
+    """Rows with an entity the online store has never seen; empty where nothing was looked up."""
+    asked: Sequence[str] = ()
+    """Columns the request brought."""
 
     def __len__(self) -> int:
         return len(self.example_ids)
@@ -85,17 +89,14 @@ class FeatureLookup:
     def look_up(
         self, spec: ModelSpec, example_ids: Sequence[str], rows: Mapping[str, Sequence[Any]], as_of: datetime
     ) -> Examples:
-        """Features of all rows as of one moment.
+        """Features of all rows as of one moment, in one read; rows of unknown entities are counted.
 
         `rows` holds the entity keys and request columns, one value a row.
-        Raises `UnknownEntity` when the spec refuses entities the store has never seen; counts them either way.
         """
         read = self._source.online(spec.data.feature_service, rows, as_of)
         self._count(spec, read)
-        if spec.serve.unknown_entity == "refuse" and any(read.unknown):
-            raise UnknownEntity(_refusal(spec, example_ids, rows, read.unknown))
         moments = [as_of.astimezone(UTC)] * len(example_ids)
-        return Examples(example_ids, moments, {**rows, **read.columns}, read.stale)
+        return Examples(example_ids, moments, {**rows, **read.columns}, read.stale, read.unknown, tuple(rows))
 
     def _count(self, spec: ModelSpec, read: OnlineRead) -> None:
         unknown = sum(read.unknown)
@@ -104,6 +105,20 @@ class FeatureLookup:
         for views in read.stale:
             for view in views:
                 self._metrics.stale_features.labels(spec.name, view).inc()
+
+
+def given(example_ids: Sequence[str], rows: Mapping[str, Sequence[Any]], as_of: datetime) -> Examples:
+    """Rows that bring their features themselves; nothing is looked up, so nothing is stale or unknown."""
+    moments = [as_of.astimezone(UTC)] * len(example_ids)
+    return Examples(example_ids, moments, rows, [()] * len(example_ids))
+
+
+def refusal(spec: ModelSpec, examples: Examples, rows: range) -> UnknownEntity | None:
+    """Why some of the rows are not answered: the spec refuses entities the store has never seen, and one names one."""
+    unknown = [examples.unknown[row] for row in rows] if examples.unknown else []
+    if spec.serve.unknown_entity == "refuse" and any(unknown):
+        return UnknownEntity(_refusal(spec, examples, rows, unknown))
+    return None
 
 
 def needs(features: "Features", service: str) -> dict[str, Kind]:
@@ -147,12 +162,11 @@ def _values(column: "pd.Series[Any]") -> NDArray[Any]:
     return values
 
 
-def _refusal(
-    spec: ModelSpec, example_ids: Sequence[str], rows: Mapping[str, Sequence[Any]], unknown: Sequence[bool]
-) -> str:
+def _refusal(spec: ModelSpec, examples: Examples, rows: range, unknown: Sequence[bool]) -> str:
     where = [row for row, is_unknown in enumerate(unknown) if is_unknown]
     named = "; ".join(
-        f"row {row} ({example_ids[row]}): " + ", ".join(f"{key}={values[row]}" for key, values in rows.items())
+        f"row {row} ({examples.example_ids[rows[row]]}): "
+        + ", ".join(f"{name}={examples.columns[name][rows[row]]}" for name in examples.asked)
         for row in where[:NAMED_ROWS]
     )
     more = f" and {len(where) - NAMED_ROWS} more" if len(where) > NAMED_ROWS else ""

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Event, Lock, Thread
 from typing import Any, Literal, Protocol
 
@@ -22,8 +23,8 @@ from serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["key", "string", "integer", "number", "timestamp"]
-"""What a column of a request must hold; a key is a text or a whole number."""
+Kind = Literal["key", "string", "integer", "number", "timestamp", "category"]
+"""What a column of a request must hold; a key is a text or a whole number, and a category too, or nothing."""
 
 
 class NotLoadedError(EvergreenError):
@@ -55,6 +56,14 @@ class LoadedModel:
     """Champion and challenger; the previous champion too while it is still in memory."""
     needs: Mapping[str, Kind]
     """Columns a request must bring: entity keys and request columns."""
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Kind]:
+        """Columns a request brings that knows its features itself: the inputs of every version that may answer it."""
+        kinds: dict[str, Kind] = {}
+        for version in self.versions.values():
+            kinds |= {name: "number" if kind == "numeric" else "category" for name, kind in version.inputs.items()}
+        return kinds
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,10 @@ class LoadedModels:
         failure = self._failures.get(model)
         if failure is not None:
             return failure.reason
-        return None if model in self._serving else "its release has no champion"
+        if model in self._serving:
+            return None
+        release = self._released.get(model)
+        return "its release has no champion" if release and release.champion is None else "it is not loaded yet"
 
     def refresh(self) -> None:
         """Look once: load what changed, and leave what cannot be loaded as it was.

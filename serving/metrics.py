@@ -4,14 +4,19 @@ Label values are bounded: a model's name only appears once that model is release
 Called by every module of serving; read at `/metrics`. To count something new, add an attribute with its help text.
 """
 
+import os
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
@@ -23,8 +28,8 @@ class Metrics:
         def counter(name: str, says: str, *labels: str) -> Counter:
             return Counter(f"evergreen_{name}", says, labels, registry=self.registry)
 
-        def gauge(name: str, says: str, *labels: str) -> Gauge:
-            return Gauge(f"evergreen_{name}", says, labels, registry=self.registry)
+        def gauge(name: str, says: str, *labels: str, over: Literal["livesum", "livemostrecent"] = "livesum") -> Gauge:
+            return Gauge(f"evergreen_{name}", says, labels, registry=self.registry, multiprocess_mode=over)
 
         def seconds(name: str, says: str, *labels: str) -> Histogram:
             return Histogram(f"evergreen_{name}_seconds", says, labels, buckets=SECONDS, registry=self.registry)
@@ -47,25 +52,45 @@ class Metrics:
         self.stale_features = counter(
             "stale_features", "Rows answered without a view: missing or stale", "model", "view"
         )
+        self.queue_rows = gauge("queue_rows", "Rows waiting to be answered or being answered", "model")
+        self.batch_rows = Histogram(
+            "evergreen_batch_rows", "Rows answered together", ("model",), buckets=BATCHES, registry=self.registry
+        )
+        self.shed = counter(
+            "shed", "Requests refused because the queue was full, or after waiting too long", "model", "why"
+        )
         self.log_queue_rows = gauge("log_queue_rows", "Predictions in the spool, waiting to be written to the log")
         self.log_spool_bytes = gauge("log_spool_bytes", "Size of the spool on disk")
         self.log_torn_bytes = counter("log_torn_bytes", "Bytes of a killed process's spool that could not be read")
         self.log_rows = counter("log_rows", "Predictions handed to the log: written, repeated or lost", "outcome")
         self.log_failures = counter("log_failures", "Attempts to write a batch of predictions that failed")
-        self.outcomes = counter("outcomes", "Outcomes reported: new, repeated or unknown", "model", "kind")
+        self.outcomes = counter("outcomes", "Outcomes reported; unknown ones are new too", "model", "kind")
         self.swaps = counter("swaps", "Times another release began to serve", "model")
         self.load_failures = counter("load_failures", "Attempts to load a release that failed", "model")
         self.poll_failures = counter("poll_failures", "Looks at the releases table that failed")
         self.serving_version = gauge(
-            "serving_version", "Version in memory by role; 0 where there is none", "model", "role"
+            "serving_version",
+            "Version in memory by role; 0 where there is none",
+            "model",
+            "role",
+            over="livemostrecent",
         )
-        self.challenger_share = gauge("challenger_share", "Share of the keys the challenger answers", "model")
+        self.challenger_share = gauge(
+            "challenger_share", "Share of the keys the challenger answers", "model", over="livemostrecent"
+        )
         for outcome in ("written", "repeated", "lost"):
             self.log_rows.labels(outcome)  # a rate over a counter that appears with its first loss misses that loss
 
     def page(self) -> bytes:
-        """Everything, in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Everything, in Prometheus' text format; of all workers where there are several."""
+        if (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is None:
+            return generate_latest(self.registry)
+        for gauges in Path(folder).glob("gauge_live*.db"):
+            if not Path(f"/proc/{(pid := gauges.stem.rpartition('_')[2])}").exists():
+                mark_process_dead(int(pid), folder)  # type: ignore[no-untyped-call]
+        together = CollectorRegistry()
+        MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
 
 
 class CountRequests:

@@ -1,16 +1,21 @@
 """The routes: each names its collaborators and does one thing.
 
-Handlers are plain functions, so FastAPI runs them in its thread pool: lookup and scoring block, and on the event loop
-one batch of a hundred rows would hold up every other answer, health checks included. Errors become answers in `app.py`.
+`predict` runs on the event loop, which a hop to another thread for each question would cost more than its parsing, and
+hands the work to `batches.py`; many rows are parsed on a thread, since they would hold up every other answer, health
+checks included. Whatever else blocks is a plain function, which FastAPI runs in its thread pool. Errors become answers in
+`app.py`.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import pandas as pd
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from serving.keys import require
 from serving.runtime import Runtime
 from serving.schemas import (
     Answer,
@@ -25,11 +30,14 @@ from serving.schemas import (
     require_known,
     require_labels,
 )
+from serving.scoring import Question
 
 router = APIRouter()
+ROWS_ON_THE_LOOP = 16
+"""A row of forty columns is parsed in some 20 microseconds."""
 
 
-def runtime_of(request: Request) -> Runtime:
+async def runtime_of(request: Request) -> Runtime:
     """The app's collaborators."""
     runtime = request.app.state.runtime
     assert isinstance(runtime, Runtime)
@@ -42,26 +50,56 @@ ModelName = Annotated[
     # Printable and short, since a file is looked for under this name; whether there is such a model is asked later.
     Path(description="Name of a released model", examples=["flight_delay"], pattern="^[ -~]+$", max_length=64),
 ]
+KEYS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Refusal, "description": "No known API key, where they are required"},
+    403: {"model": Refusal, "description": "The key is for something else"},
+}
+BODIES: dict[int | str, dict[str, Any]] = {
+    408: {"model": Refusal, "description": "The body came too slowly"},
+    413: {"model": Refusal, "description": "The body is too long"},
+}
 REFUSALS: Mapping[int | str, dict[str, Any]] = {
+    **KEYS,
+    **BODIES,
     404: {"model": Refusal, "description": "Unknown model, or an unknown entity where the model's file refuses it"},
-    503: {"model": Refusal, "description": "The model is released but no version of it is in memory"},
+    503: {
+        "model": Refusal,
+        "description": "No version of the model is in memory, or its queue is full: `Retry-After` says when to ask again",
+    },
 }
 
 
-@router.post("/predict/{model_name}", tags=["predictions"], responses=dict(REFUSALS))
-def predict(model_name: ModelName, body: PredictRequest, serving: Serving) -> PredictResponse:
+@router.post(
+    "/predict/{model_name}",
+    tags=["predictions"],
+    responses=dict(REFUSALS),
+    response_model=PredictResponse,
+    dependencies=[Depends(require("predict"))],
+)
+async def predict(model_name: ModelName, body: PredictRequest, serving: Serving) -> Response:
     """Score the rows with the versions their keys are routed to, and log the answers."""
     loaded = serving.models.named(model_name)
-    columns = columns_of(body.rows, loaded.needs, loaded.spec.serve.max_rows)
-    as_of = body.as_of or serving.settings.clock()
+    given = body.features == "given"
+    parse = partial(
+        columns_of, body.rows, loaded.inputs if given else loaded.needs, loaded.spec.serve.max_rows, may_miss=given
+    )
+    columns = parse() if len(body.rows) <= ROWS_ON_THE_LOOP else await to_thread.run_sync(parse)
     ids = [row.example_id for row in body.rows]
-    predictions = serving.scorer.answer(loaded, columns, as_of=as_of, example_ids=ids)
-    return PredictResponse(model=model_name, as_of=as_of, predictions=[Answer.of(one) for one in predictions])
+    predictions = await serving.batches(model_name).ask(Question(loaded, columns, ids, body.as_of, given))
+    moment = predictions[0].event_timestamp
+    said = PredictResponse(model=model_name, as_of=moment, predictions=[Answer.of(one) for one in predictions])
+    return Response(said.model_dump_json(), media_type="application/json")  # FastAPI would check it all again
 
 
-@router.post("/outcomes/{model_name}", tags=["predictions"], responses={404: {"model": Refusal}})
+@router.post(
+    "/outcomes/{model_name}",
+    tags=["predictions"],
+    responses={**KEYS, **BODIES, 404: {"model": Refusal}},
+    dependencies=[Depends(require("outcomes"))],
+)
 def outcomes(model_name: ModelName, body: OutcomesRequest, serving: Serving) -> OutcomesResponse:
-    """Keep what came true; reporting it again changes nothing."""
+    """Keep what came true, in bulk, late or again: reporting an outcome again changes nothing, and what came of each is
+    said in `kinds`."""
     require_known(body.outcomes, serving.settings.clock())
     require_labels(body.outcomes, serving.task(model_name))
     frame = pd.DataFrame(
@@ -72,7 +110,13 @@ def outcomes(model_name: ModelName, body: OutcomesRequest, serving: Serving) -> 
         }
     )
     counts = serving.record_outcomes(model_name, frame)
-    return OutcomesResponse(new=counts.new, repeated=counts.repeated, unknown=counts.unknown)
+    return OutcomesResponse(
+        new=counts.new,
+        repeated=counts.repeated,
+        unknown=counts.unknown,
+        conflicting=counts.conflicting,
+        kinds=counts.kinds,
+    )
 
 
 @router.get("/health", tags=["operations"])
@@ -101,7 +145,7 @@ def ready(serving: Serving, response: Response) -> Readiness:
     return Readiness(ready=not reasons, reasons=tuple(reasons), warnings=tuple(warnings))
 
 
-@router.get("/models", tags=["operations"])
+@router.get("/models", tags=["operations"], responses=KEYS, dependencies=[Depends(require("admin"))])
 def models(serving: Serving) -> list[ServedModel]:
     """What is released, what serves here, and why not where they differ."""
     shown = []
@@ -114,13 +158,16 @@ def models(serving: Serving) -> list[ServedModel]:
                 serving=loaded.release if loaded else None,
                 in_memory=tuple(sorted(loaded.versions)) if loaded else (),
                 needs=dict(loaded.needs) if loaded else {},
+                inputs=dict(loaded.inputs) if loaded else {},
                 error=serving.models.reason(name),
             )
         )
     return shown
 
 
-@router.get("/metrics", tags=["operations"], response_class=Response)
+@router.get(
+    "/metrics", tags=["operations"], response_class=Response, responses=KEYS, dependencies=[Depends(require("admin"))]
+)
 def metrics(serving: Serving) -> Response:
     """Everything that is counted, for Prometheus."""
     return Response(serving.metrics.page(), media_type=CONTENT_TYPE_LATEST)

@@ -12,6 +12,7 @@ clients come from `evergreen/wiring.py`. Knows no HTTP: `app.py` adds that.
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
 from evergreen.types import Prediction, Release, Task
 from evergreen.wiring import Wiring
+from serving.batches import Batches
 from serving.features import FeatureLookup, needs
 from serving.loaded import LoadedModel, LoadedModels, Scoring
 from serving.log_writer import LogWriter
@@ -43,12 +45,15 @@ class Runtime:
     def __init__(self, wiring: Wiring, metrics: Metrics | None = None) -> None:
         self.metrics = metrics or Metrics()
         self._wiring = wiring
+        self._batches: dict[str, Batches] = {}
+        self._opening = Lock()
         self.models = LoadedModels(
             self.releases, self._load, self.metrics, poll_seconds=wiring.settings.serving_poll_seconds
         )
         spool = Spool.claim(wiring.settings.spool, capacity_bytes=wiring.settings.spool_bytes)
         self.log = LogWriter(self._record, spool, self.metrics)
-        self.scorer = Scorer(FeatureLookup(wiring.features, self.metrics), self.log, self.metrics)
+        lookup = FeatureLookup(wiring.features, self.metrics)
+        self.scorer = Scorer(lookup, self.log, self.metrics, wiring.settings.clock)
 
     @classmethod
     def open(cls, wiring: Wiring, metrics: Metrics | None = None, *, follow: bool = True) -> Self:
@@ -63,9 +68,18 @@ class Runtime:
             runtime.models.start()
         return runtime
 
+    def batches(self, model: str) -> Batches:
+        """Where the questions about a model come together."""
+        with self._opening:
+            if model not in self._batches:
+                self._batches[model] = Batches(model, self.scorer.answer, self.metrics)
+            return self._batches[model]
+
     def close(self) -> int:
         """Stop looking for releases, drain the log for a bounded time, and return how many answers stay in the spool."""
         self.models.close()
+        for batches in self._batches.values():
+            batches.close()
         return self.log.close(DRAIN_SECONDS)
 
     def __enter__(self) -> Self:
@@ -96,7 +110,7 @@ class Runtime:
         task = self.task(model)
         with self._wiring.records() as records:
             counts = records.predictions.record_outcomes(model, outcomes, task)
-        for kind in ("new", "repeated", "unknown"):
+        for kind in ("new", "repeated", "unknown", "conflicting"):
             self.metrics.outcomes.labels(model, kind).inc(getattr(counts, kind))
         return counts
 

@@ -15,6 +15,7 @@ import numpy as np
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from evergreen.adapters.prediction_log import OutcomeKind as Kinds
 from evergreen.figures import LABELS, odd_labels
 from evergreen.types import Prediction, Release, Task, Utc
 from serving.loaded import Kind
@@ -80,9 +81,12 @@ def _as_list(rows: Any) -> Any:
 
 
 class PredictRequest(Message):
-    """One row or many."""
+    """One row or many, of what the features are looked up by; or, with `features` = given, of the features themselves."""
 
     rows: Annotated[list[Row], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=Row | list[Row])]
+    features: Literal["online", "given"] = "online"
+    """Given: each row holds the model's inputs (`inputs` in /models), null or left out where missing, and nothing is
+    looked up."""
     as_of: Utc | None = None
     """The logical moment whose knowledge to use; now where there is none. Give it, and `example_id`, and asking again
     is the same prediction."""
@@ -149,9 +153,15 @@ class OutcomesResponse(Message):
     """What was new; reporting an outcome again changes nothing."""
 
     new: int
+    """Stored now, the unknown ones and corrections among them."""
     repeated: int
+    """Stored before, or twice in this request."""
     unknown: int
-    """Outcomes whose example has no prediction in the log yet; they are kept."""
+    """Outcomes whose example has no prediction in the log yet; they are kept, and join one that comes later."""
+    conflicting: int
+    """Another label for an example and moment that has one; the first stays. A correction has a later moment."""
+    kinds: tuple[Kinds, ...]
+    """What became of each outcome, in the order of the request."""
 
 
 class ServedModel(Message):
@@ -165,6 +175,8 @@ class ServedModel(Message):
     in_memory: tuple[int, ...]
     needs: dict[str, Kind]
     """Columns a row must bring."""
+    inputs: dict[str, Kind]
+    """Columns a row may bring instead, with `features` = given."""
     error: str | None
     """Why `release` is not what serves."""
 
@@ -185,8 +197,13 @@ class Refusal(Message):
     detail: str
 
 
-def columns_of(rows: Sequence[Row], needs: Mapping[str, Kind], max_rows: int) -> dict[str, list[Any]]:
-    """A column for each of `needs`, parsed; raises FastAPI's 422 naming every field that is wrong."""
+def columns_of(
+    rows: Sequence[Row], needs: Mapping[str, Kind], max_rows: int, *, may_miss: bool = False
+) -> dict[str, list[Any]]:
+    """A column for each of `needs`, parsed; raises FastAPI's 422 naming every field that is wrong.
+
+    With `may_miss` a field that is null or left out is None.
+    """
     faults: list[dict[str, Any]] = []
     if len(rows) > max_rows:
         message = f"{len(rows)} rows in one request, [serve].max_rows is {max_rows}; send them in several requests"
@@ -197,7 +214,8 @@ def columns_of(rows: Sequence[Row], needs: Mapping[str, Kind], max_rows: int) ->
         given = row.model_extra or {}
         for name, kind in needs.items():
             try:
-                columns[name].append(_PARSERS[kind](given.get(name)))
+                cell = given.get(name)
+                columns[name].append(None if may_miss and cell is None else _PARSERS[kind](cell))
             except ValueError as error:
                 missing = "missing" if given.get(name) is None else f"{kind}_type"
                 faults.append(_fault(missing, ("rows", number, name), str(error), given.get(name)))
@@ -310,4 +328,5 @@ _PARSERS: Mapping[Kind, Callable[[Cell], Any]] = {
     "integer": _integer,
     "number": _number,
     "timestamp": _timestamp,
+    "category": _key,
 }

@@ -6,9 +6,10 @@ is what was scored, cell by cell. Not here: HTTP (`routes.py`), loading (`loaded
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from evergreen.errors import DataError
 from evergreen.training.preprocessing import category_key
 from evergreen.types import Cell, Prediction
-from serving.features import Examples, FeatureLookup, joined
+from serving.features import Examples, FeatureLookup, given, joined, refusal
 from serving.loaded import LoadedModel, Scoring
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
@@ -33,34 +34,82 @@ Said = tuple[float, dict[str, float] | None]
 PREDICTIONS = uuid5(NAMESPACE_URL, "evergreen/predictions")
 
 
+@dataclass(frozen=True)
+class Question:
+    """What one request asks of one model."""
+
+    loaded: LoadedModel
+    rows: Mapping[str, Sequence[Any]]
+    """A column for each of `loaded.needs`; for each of `loaded.inputs` where it brings its features itself."""
+    example_ids: Sequence[str | None]
+    """One a row; None gets a random one."""
+    as_of: datetime | None = None
+    """None: when it is answered, which all such questions of a batch share."""
+    brings_features: bool = False
+
+    def __len__(self) -> int:
+        return len(self.example_ids)
+
+
 class Scorer:
     """Answers rows with the versions a model serves, and logs each answer."""
 
-    def __init__(self, lookup: FeatureLookup, log: LogWriter, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        lookup: FeatureLookup,
+        log: LogWriter,
+        metrics: Metrics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._clock = clock
         self._lookup = lookup
         self._log = log
         self._metrics = metrics
 
-    def answer(
-        self,
-        loaded: LoadedModel,
-        rows: Mapping[str, Sequence[Any]],
-        *,
-        as_of: datetime,
-        example_ids: Sequence[str | None] | None = None,
-    ) -> list[Prediction]:
-        """Look features up online, score and log; never waits for the log. One answer a row, in order.
+    def answer(self, questions: Sequence[Question]) -> list[list[Prediction] | Exception]:
+        """Look features up online, score and log; never waits for the log. For each question one answer a row, in order.
 
-        `rows` has a column for each of `loaded.needs`. An example without an id gets a random one. `latency_ms` is the
-        lookup's and its version's scoring, of the whole batch. Raises `UnknownEntity` where the spec refuses.
+        Questions about the same model as of the same moment are answered as one batch. One that cannot be answered has
+        its reason in place of its answers (`UnknownEntity` where the spec refuses), and the others have theirs.
         """
-        started = time.perf_counter()
-        size = len(next(iter(rows.values())))
-        ids = [given or str(uuid4()) for given in (example_ids or [None] * size)]
-        examples = self._lookup.look_up(loaded.spec, ids, rows, as_of)
-        predictions = self._score(loaded, examples, started, share_latency=False)
-        self._log.record(predictions)
-        return predictions
+        together: dict[tuple[int, datetime | None, bool], list[int]] = {}
+        for number, question in enumerate(questions):
+            key = (id(question.loaded), question.as_of, question.brings_features)
+            together.setdefault(key, []).append(number)
+        answers: list[list[Prediction] | Exception] = [[] for _ in questions]
+        for numbers in together.values():
+            said = self._answer_together([questions[number] for number in numbers])
+            for number, answer in zip(numbers, said, strict=True):
+                answers[number] = answer
+        return answers
+
+    def _answer_together(self, questions: Sequence[Question]) -> list[list[Prediction] | Exception]:
+        loaded, started = questions[0].loaded, time.perf_counter()
+        refusals: list[Exception | None]
+        try:
+            examples, spans = self._examples(questions)
+            refusals = [refusal(loaded.spec, examples, span) for span in spans]
+            if not any(refusals):
+                predictions = self._score(loaded, examples, started, share_latency=False)
+                self._log.record(predictions)
+                return [predictions[span.start : span.stop] for span in spans]
+        except Exception as error:  # of whichever of the questions; asked one by one the others are answered
+            refusals = [error] if len(questions) == 1 else [None] * len(questions)
+        return [
+            refused or self._answer_together([question])[0]
+            for question, refused in zip(questions, refusals, strict=True)
+        ]
+
+    def _examples(self, questions: Sequence[Question]) -> tuple[Examples, list[range]]:
+        """The rows of all questions with their features, and which of them are whose."""
+        first, as_of = questions[0], questions[0].as_of or self._clock()
+        ids = [name or str(uuid4()) for question in questions for name in question.example_ids]
+        rows = {name: [cell for one in questions for cell in one.rows[name]] for name in first.rows}
+        ends = list(accumulate(len(question) for question in questions))
+        spans = [range(end - len(question), end) for question, end in zip(questions, ends, strict=True)]
+        if first.brings_features:
+            return given(ids, rows, as_of), spans
+        return self._lookup.look_up(first.loaded.spec, ids, rows, as_of), spans
 
     def answer_joined(
         self, loaded: LoadedModel, frame: pd.DataFrame, *, log_wait_seconds: float = 60.0

@@ -5,9 +5,9 @@ record here; the watch, the roll-out and the demo read frames from here. It scor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from sqlalchemy import ColumnElement, and_, exc, exists, select
@@ -39,6 +39,9 @@ COLUMNS = {
 """What every frame starts with; one column a feature follows."""
 
 
+OutcomeKind = Literal["new", "correction", "unknown", "repeated", "conflicting"]
+
+
 @dataclass(frozen=True)
 class OutcomeCounts:
     """What a batch of outcomes was."""
@@ -49,6 +52,10 @@ class OutcomeCounts:
     """Already there: the same example and the same moment."""
     unknown: int
     """Of the new: no prediction was logged for the example. Kept; it joins one that comes later."""
+    conflicting: int = 0
+    """Another label for an example and moment that has one; the first stays."""
+    kinds: tuple[OutcomeKind, ...] = field(default=(), compare=False)
+    """What became of each, in order."""
 
 
 class PredictionLog:
@@ -81,11 +88,18 @@ class PredictionLog:
             for example, label, moment in zip(outcomes["example_id"], outcomes["label"], known, strict=True)
         ]
         stored = self._stored_outcomes(model, [row["example_id"] for row in rows])
-        fresh = [row for row in rows if (row["example_id"], row["label_timestamp"]) not in stored]
-        predicted = self._predicted(model, [row["example_id"] for row in fresh])
+        predicted = self._predicted(model, [row["example_id"] for row in rows])
+        kinds = [_kind(row, stored, predicted) for row in rows]
+        fresh = [row for row, kind in zip(rows, kinds, strict=True) if kind in ("new", "correction", "unknown")]
         new = insert_new(self._session, OutcomeRow, fresh)
-        unknown = sum(row["example_id"] not in predicted for row in fresh)
-        return OutcomeCounts(new=new, repeated=len(rows) - new, unknown=min(unknown, new))
+        conflicting = kinds.count("conflicting")
+        return OutcomeCounts(
+            new=new,
+            repeated=len(rows) - new - conflicting,
+            unknown=min(kinds.count("unknown"), new),
+            conflicting=conflicting,
+            kinds=tuple(kinds),
+        )
 
     def frame(self, model: str, window: Window, as_of: datetime) -> pd.DataFrame:
         """What was asked in the window, oldest first, with the outcomes known at `as_of` (inclusive).
@@ -157,15 +171,29 @@ class PredictionLog:
             found.update(self._session.scalars(rows))
         return found
 
-    def _stored_outcomes(self, model: str, examples: Sequence[str]) -> set[tuple[str, datetime]]:
-        found: set[tuple[str, datetime]] = set()
+    def _stored_outcomes(self, model: str, examples: Sequence[str]) -> dict[str, dict[datetime, Any]]:
+        """Example → moment → label."""
+        found: dict[str, dict[datetime, Any]] = {}
         for start in range(0, len(examples), CHUNK):
             some = examples[start : start + CHUNK]
-            rows = select(OutcomeRow.example_id, OutcomeRow.label_timestamp).where(
+            rows = select(OutcomeRow.example_id, OutcomeRow.label_timestamp, OutcomeRow.label).where(
                 OutcomeRow.model == model, OutcomeRow.example_id.in_(some)
             )
-            found.update((example, known) for example, known in self._session.execute(rows))
+            for example, known, label in self._session.execute(rows):
+                found.setdefault(example, {})[known] = label
         return found
+
+
+def _kind(row: dict[str, Any], stored: dict[str, dict[datetime, Any]], predicted: set[str]) -> OutcomeKind:
+    """What an outcome is beside those before it, to which it is added."""
+    known = stored.setdefault(row["example_id"], {})
+    if row["label_timestamp"] in known:
+        return "repeated" if known[row["label_timestamp"]] == row["label"] else "conflicting"
+    corrects = bool(known)
+    known[row["label_timestamp"]] = row["label"]
+    if row["example_id"] not in predicted:
+        return "unknown"
+    return "correction" if corrects else "new"
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:

@@ -95,6 +95,22 @@ def test_outcomes_are_counted_as_new_repeated_and_unknown(log: PredictionLog) ->
     )
 
     assert counts == OutcomeCounts(new=2, repeated=1, unknown=1)
+    assert counts.kinds == ("repeated", "new", "unknown")
+
+
+def test_each_outcome_is_told_what_became_of_it(log: PredictionLog) -> None:
+    log.record([a_prediction(0)])
+    log.record_outcomes("flight_delay", outcomes(("e000000", 1, MAY)))
+
+    counts = log.record_outcomes(
+        "flight_delay",
+        outcomes(("e000000", 0, MAY), ("e000000", 0, MAY + HOUR), ("e000000", 0, MAY + HOUR), ("nobody_asked", 0, MAY)),
+    )
+
+    assert counts.kinds == ("conflicting", "correction", "repeated", "unknown")
+    assert counts == OutcomeCounts(new=2, repeated=1, unknown=1, conflicting=1)
+    assert log.frame("flight_delay", a_window(), MAY)["label"].tolist() == [1.0]  # the first stays
+    assert log.frame("flight_delay", a_window(), MAY + HOUR)["label"].tolist() == [0.0]
 
 
 def test_every_answer_about_an_example_gets_its_outcome(log: PredictionLog) -> None:

@@ -15,11 +15,13 @@ from typing import Self
 
 import httpx
 import psutil
+import uvicorn
+from fastapi import FastAPI
 
 from evergreen.settings import ROOT
 from evergreen.types import Release
 from evergreen.wiring import Wiring
-from tests.serving.serving_factories import NOON, a_flight
+from tests.serving.serving_factories import NOON, a_flight, eventually
 
 
 @dataclass
@@ -34,6 +36,13 @@ class Server:
         """Memory of the process and its workers."""
         root = psutil.Process(self.process.pid)
         return sum(one.memory_info().rss for one in [root, *root.children(recursive=True)])
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer."""
+        found = psutil.Process(self.process.pid).children()
+        alive = [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in alive if "spawn_main" in " ".join(one.cmdline())]
 
     def kill(self) -> None:
         """At once, its workers too: nobody is told."""
@@ -78,6 +87,23 @@ def a_server(home: Wiring, **variables: str) -> Iterator[Server]:
                 process.wait(15)
         if process.poll() is None:
             server.kill()
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[httpx.Client]:
+    """The app behind a real socket, and a client of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            eventually(lambda: server.started or not thread.is_alive(), seconds=60)
+            assert server.started
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(30)
 
 
 @dataclass

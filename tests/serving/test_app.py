@@ -29,6 +29,7 @@ from evergreen.types import Release, Window
 from evergreen.wiring import Wiring
 from serving.app import create_app, serve
 from serving.runtime import Runtime
+from tests.serving.server_process import Load, served
 from tests.serving.serving_factories import NOON, a_flight, counted, eventually
 
 
@@ -78,23 +79,6 @@ class Api:
 
     def counted(self, name: str, **labels: str) -> float:
         return counted(self.runtime.metrics, name, **labels)
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[httpx.Client]:
-    """The app behind a real socket, and a client of it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            eventually(lambda: server.started or not thread.is_alive(), seconds=60)
-            assert server.started
-            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join(30)
 
 
 @pytest.fixture(scope="module")
@@ -429,8 +413,8 @@ def test_outcomes_are_kept_once_and_counted(api: Api) -> None:
 
     first, second = (api.client.post("/outcomes/flight_delay", json=body).json() for _ in range(2))
 
-    assert first == {"new": 2, "repeated": 0, "unknown": 1}
-    assert second == {"new": 0, "repeated": 2, "unknown": 0}
+    assert first == {"new": 2, "repeated": 0, "unknown": 1, "conflicting": 0, "kinds": ["new", "unknown"]}
+    assert second == {"new": 0, "repeated": 2, "unknown": 0, "conflicting": 0, "kinds": ["repeated", "repeated"]}
     assert api.logged("flown")["label"].tolist() == [1.0]
 
 
@@ -578,7 +562,7 @@ def test_models_shows_what_serves_and_what_a_row_must_bring(api: Api) -> None:
 def test_a_released_model_that_never_loaded_makes_it_unready(api: Api) -> None:
     api.release(1, model="ghost")
     try:
-        eventually(lambda: api.runtime.models.is_known("ghost") and api.runtime.models.reason("ghost"))
+        eventually(lambda: "no model" in (api.runtime.models.reason("ghost") or ""))
         ready, asked = api.client.get("/ready"), api.predict(a_flight(), model="ghost")
     finally:
         with api.installation.engine.begin() as connection:
@@ -687,3 +671,51 @@ def test_a_server_that_cannot_start_says_why_and_ends(tmp_path: Path, capsys: py
 
     assert ended.value.code == 3
     assert "EVERGREEN_DATABASE_URL" in capsys.readouterr().err
+
+
+def test_features_that_come_with_the_request_are_scored_as_they_are(api: Api) -> None:
+    (looked_up,) = api.predict(a_flight(example_id="looked-up")).json()["predictions"]
+    row = api.logged("looked-up").iloc[0]
+    inputs = next(one for one in api.client.get("/models").json() if one["model"] == "flight_delay")["inputs"]
+    features = {name: None if pd.isna(row[name]) else row[name] for name in inputs}
+    body = {"rows": features | {"example_id": "given"}, "features": "given", "as_of": NOON.isoformat()}
+
+    (given,) = api.client.post("/predict/flight_delay", json=body).json()["predictions"]
+
+    assert given["score"] == pytest.approx(looked_up["score"], abs=1e-6)
+    assert given["stale"] == []
+    pd.testing.assert_series_equal(api.logged("given").iloc[0][list(inputs)], row[list(inputs)], check_names=False)
+
+
+def test_given_features_are_checked_and_may_be_missing(api: Api) -> None:
+    def asked(**features: Any) -> httpx.Response:
+        return api.client.post("/predict/flight_delay", json={"rows": features, "features": "given"})
+
+    assert asked().status_code == 200
+    assert asked(departed_1h=3.0, carrier=None).status_code == 200
+    wrong = asked(departed_1h="many", departed_2h=3.0)
+    assert wrong.status_code == 422
+    assert [fault["loc"][-1] for fault in wrong.json()["detail"]] == ["departed_1h", "departed_2h"]
+
+
+def test_single_rows_that_come_together_are_answered_together(api: Api) -> None:
+    batches = "batch_rows_count"
+    before, rows = api.counted(batches, model="flight_delay"), api.counted("batch_rows_sum", model="flight_delay")
+
+    with ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(api.predict, a_flight(n, example_id=f"together-{n}")) for n in range(160)]
+        answers = [one.result().json()["predictions"][0]["example_id"] for one in asked]
+
+    assert answers == [f"together-{n}" for n in range(160)]
+    assert api.counted("batch_rows_sum", model="flight_delay") - rows == 160
+    assert api.counted(batches, model="flight_delay") - before < 160
+
+
+@pytest.mark.slow
+def test_fifty_swaps_under_load_fail_no_request(api: Api) -> None:
+    with Load(str(api.client.base_url), "swaps") as load:
+        for number in range(50):
+            api.serves(1 + number % 2)
+
+    assert load.failures == []
+    assert len(load.answered) > 500

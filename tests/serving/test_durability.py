@@ -76,3 +76,29 @@ def test_every_answer_of_a_killed_process_is_in_the_log_afterwards(installation:
     next_process.close()
     assert len(load.answered) > 300
     assert set(load.answered) <= logged(installation)
+
+
+@pytest.mark.slow
+def test_workers_share_a_socket_their_figures_and_a_killed_one_s_spool(installation: Wiring) -> None:
+    released(installation, 1)
+    with a_server(installation, EVERGREEN_SERVING_WORKERS="2") as server:
+        workers = server.workers
+        with Load(str(server.client.base_url), "workers") as load:
+            eventually(lambda: len(load.answered) > 300, seconds=60)
+        assert load.failures == []
+        page = server.client.get("/metrics").text
+        assert (
+            f'evergreen_rows_total{{model="flight_delay",role="champion",version="1"}} {len(load.answered)}.0' in page
+        )
+
+        with Load(str(server.client.base_url), "one-dies") as again:
+            eventually(lambda: len(again.answered) > 300, seconds=60)
+            workers[0].kill()
+            eventually(lambda: len(server.workers) == 2 and workers[0] not in server.workers, seconds=90)
+        assert len(again.failures) <= again.threads  # those that were being answered
+        eventually(lambda: {*load.answered, *again.answered} <= logged(installation), seconds=90)
+
+        orphans = server.workers
+        server.process.kill()
+        server.process.wait()
+        eventually(lambda: not any(orphan.is_running() for orphan in orphans), seconds=30)
