@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up rollback test test-all test-slow check bench clean
+.PHONY: help demo up rollback test test-all test-slow check bench backtest clean
 
 help:            ## what there is
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/' | sed 's/^/make /'
@@ -47,6 +47,10 @@ bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.demo
+	$(BIN)/python -m bench.monitoring
+
+backtest: $(READY) ## retraining policies played over history, and the figures of each
+	PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300 PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/python -m flows.backtest
 
 clean:           ## the environment and all embedded state
 	rm -rf $(VENV) .evergreen reports

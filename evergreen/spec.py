@@ -233,10 +233,30 @@ class MonitorConfig(Table):
     """Alarm when the champion's newest training row is older than this."""
     max_drift_share: Share | None = None
     """Alarm when this share of the features drifts. Unset: drift is shown and starts nothing."""
+    block_days: PositiveInt = 1
+    """Days that are exchanged together when it is asked whether a distance is more than chance. Longer where days resemble
+    their neighbours; with few blocks nothing can be told."""
+    drift_level: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Share of false discoveries among the features that are said to have drifted."""
+    min_probe_gain: NonNegativeFloat | None = None
+    """Alarm when the champion's scores, recalibrated on the windows before, would have had a log loss lower by this in the
+    window, with `probe_confidence`: what a fresh model would gain at least. Unset: shown and starts nothing."""
+    probe_confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Of that gain, one-sided, days being the sample."""
     persistence: PositiveInt = 1
-    """Newest windows in a row that must alarm before a retrain is asked for."""
+    """Windows that must alarm before a retrain is asked for, the newest among them,"""
+    persistence_of: PositiveInt | None = None
+    """out of this many newest ones. Unset: as many as `persistence`, which makes them windows in a row."""
     report_rows: PositiveInt = 2_000
     """Rows a side that are drawn for the Evidently report."""
+
+    @model_validator(mode="after")
+    def _persistent(self) -> Self:
+        if self.persistence_of is not None and self.persistence_of < self.persistence:
+            raise ValueError(
+                f"persistence_of is {self.persistence_of}, but persistence asks for {self.persistence} windows among them"
+            )
+        return self
 
 
 class RetrainConfig(Table):
@@ -244,6 +264,27 @@ class RetrainConfig(Table):
 
     cooldown_days: NonNegativeFloat = 14
     """Between two retrains that alarms asked for; persons and schedules are not held back."""
+    max_in_30_days: PositiveInt | None = None
+    """Finished retrains in the 30 days before an ask, whoever asked for them, after which alarms and schedules must wait."""
+
+
+class BacktestConfig(Table):
+    """How is a policy tried on history? The `[backtest]` table."""
+
+    epochs: PositiveInt = 1
+    """A backtest trains a model a week of history, so each is cheaper than `[train]` asks for: one member, one rank,"""
+    hidden: tuple[PositiveInt, ...] = (64,)
+    """a smaller network,"""
+    batch_size: PositiveInt = 1024
+    """and no auxiliary label."""
+    copies: PositiveInt = 20
+    """Of history with shuffled days, in which every alarm is false."""
+    weeks_per_false_alarm: PositiveInt = 26
+    """The alarm budget: in so many windows at most one, upper bound of the interval included."""
+    max_retrain_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.15
+    """The retrain budget: this share of the windows may end in one."""
+    seed: int = 0
+    """Of the shuffles and of random policies."""
 
 
 class ReleaseConfig(Table):
@@ -321,6 +362,7 @@ class ModelSpec(Table):
     retrain: RetrainConfig = RetrainConfig()
     release: ReleaseConfig = ReleaseConfig()
     serve: ServeConfig = ServeConfig()
+    backtest: BacktestConfig = BacktestConfig()
 
     @model_validator(mode="after")
     def _auxiliary(self) -> Self:

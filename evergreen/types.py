@@ -70,6 +70,8 @@ class Cause(StrEnum):
     DRIFT = "drift"
     DECAY = "decay"
     AGE = "age"
+    FAULT = "fault"
+    """Never asks: alarms of this cause say that the data is broken, and hold retrains back."""
     PERSON = "person"
 
 
@@ -396,6 +398,58 @@ class FeatureDrift(Fact):
     drifted: bool
 
 
+class Fault(Fact):
+    """Data that broke, as told from a world that changed: it blocks retrains and starts none."""
+
+    kind: Literal["missing", "stale", "unit", "vanished", "constant", "late"]
+    column: str
+    """Or the feature view or table."""
+    since: Utc
+    """The first bad hour."""
+    figure: float
+    limit: float
+    reason: str
+
+
+class FeatureShift(Fact):
+    """How far one feature moved, and how often days alone move it as far."""
+
+    feature: str
+    distance: NonNegativeFloat
+    """Jensen-Shannon, from 0 to 1, between the days of the window and those of the reference."""
+    usual_distance: NonNegativeFloat
+    """What it stays below, all but `level` of the time, where nothing drifts."""
+    p_value: Share
+    """Chance of such a distance if days could be exchanged."""
+    adjusted_p_value: Share
+    """Corrected for looking at all features."""
+    season_adjusted_p_value: Share | None = None
+    """The same beside the season of a year before; None where history has none."""
+    drifted: bool
+
+
+class DriftVerdict(Fact):
+    """Which features drifted, with days as the unit: what decides, where Evidently's own verdict is only drawn."""
+
+    days: PositiveInt
+    reference_days: PositiveInt
+    season: Window | None = None
+    """Where the second reference lies, in the year before."""
+    p_value: Share
+    """That no feature at all moved."""
+    level: Share
+    """Share of false discoveries that is accepted."""
+    block_days: PositiveInt
+    permutations: PositiveInt
+    seed: int
+    features: tuple[FeatureShift, ...]
+
+    @property
+    def share(self) -> float:
+        """Share of the features that drifted."""
+        return sum(shift.drifted for shift in self.features) / max(len(self.features), 1)
+
+
 class DriftReport(Fact):
     """Current inputs beside those the champion was trained on, one row a feature."""
 
@@ -407,11 +461,31 @@ class DriftReport(Fact):
     features: tuple[FeatureDrift, ...]
     uri: str
     """The Evidently page."""
+    verdict: DriftVerdict | None = None
+    """The calibrated one, over all rows; `features` are Evidently's distances over a draw of them."""
+    predictions: DriftVerdict | None = None
+    """The same of the champion's scores, beside those it gave before the window; None while those are few."""
 
     @property
     def share(self) -> float:
-        """Share of the features that drifted."""
+        """Share of the features that drifted, by the calibrated verdict where there is one."""
+        if self.verdict is not None:
+            return self.verdict.share
         return sum(f.drifted for f in self.features) / max(len(self.features), 1)
+
+
+class ProbeReport(Fact):
+    """What the champion's scores, recalibrated on earlier outcomes, would have gained on days neither has seen."""
+
+    slope: float
+    intercept: float
+    """The recalibrated log odds are `intercept + slope * log odds`."""
+    fitted_rows: PositiveInt
+    gain: float
+    """Fall of the log loss of a row, paired by day."""
+    gain_low: float
+    """It is at least this, with `[monitor].probe_confidence`."""
+    days: PositiveInt
 
 
 class PerformanceReport(Fact):
@@ -427,6 +501,8 @@ class PerformanceReport(Fact):
     calibration_gap: float | None = None
     """Mean score minus the share that came true, over the window; of other tasks see `evaluation.calibration_gap`."""
     days: NonNegativeInt = 0
+    probe: ProbeReport | None = None
+    """None while too few outcomes are in to make it."""
 
     @property
     def label_share(self) -> float:

@@ -12,7 +12,15 @@ from evergreen.types import RetrainDecision
 from evergreen.wiring import wiring
 from tasks.features import refresh_features
 from tasks.moment import moment
-from tasks.watch import announce, compare_inputs, decide_retrain, measure_performance, record_outcomes, served_rows
+from tasks.watch import (
+    announce,
+    compare_inputs,
+    decide_retrain,
+    look_for_faults,
+    measure_performance,
+    record_outcomes,
+    served_rows,
+)
 
 
 @flow(flow_run_name="watch-{model}")
@@ -30,9 +38,10 @@ def watch(model: str = "flight_delay", as_of: datetime | None = None) -> Retrain
     served = served_rows(spec, at)
     if served is None:
         return None
+    faults = look_for_faults(spec, served)
     drift = compare_inputs(spec, served)
     performance = measure_performance(spec, served)
-    decision = decide_retrain(spec, served, performance, drift)
+    decision = decide_retrain(spec, served, performance, drift, faults)
     if decision.retrain:
         announce(spec, decision)
     return decision

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from evergreen.errors import InvalidTransition
 from evergreen.spec import ModelSpec
 from evergreen.types import Cause, RetrainRequest
-from evergreen.wiring import wiring
+from evergreen.wiring import Records, wiring
 
 
 @task(retries=3, retry_delay_seconds=1)
@@ -29,9 +29,24 @@ def ask(spec: ModelSpec, cause: Cause, episode: str | None, as_of: datetime) -> 
             as_of=as_of,
             cooldown_days=spec.retrain.cooldown_days,
             lease_seconds=wiring().settings.lease_seconds,
+            blocked=why_blocked(records, spec, as_of),
+            max_in_30_days=spec.retrain.max_in_30_days,
         )
     get_run_logger().info("%s: %s", request.status, request.reason)
     return request
+
+
+def why_blocked(records: Records, spec: ModelSpec, as_of: datetime) -> str | None:
+    """Why nothing automatic may retrain now: the data is broken, or a release is still open."""
+    faults = records.checks.open_faults(spec.name, as_of)
+    if faults:
+        return f"the data is broken, and a model must not learn it: {'; '.join(faults)}"
+    release = records.releases.current(spec.name)
+    if release is not None and release.challenger is not None:
+        return (
+            f"version {release.challenger} is on its way out at {release.challenger_share:.0%}: one release at a time"
+        )
+    return None
 
 
 @contextmanager

@@ -9,11 +9,13 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.events import emit_event
 
 from evergreen.adapters.prediction_log import OutcomeCounts
+from evergreen.monitoring.drift import drift_verdict
+from evergreen.monitoring.faults import find_faults, late_feeds
 from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
 from evergreen.monitoring.windows import in_window, newest_mature, sample_by_day, searched
 from evergreen.spec import ModelSpec
-from evergreen.types import DriftReport, ModelVersion, PerformanceReport, RetrainDecision, TrainingSet, Window
+from evergreen.types import DriftReport, Fault, ModelVersion, PerformanceReport, RetrainDecision, TrainingSet, Window
 from evergreen.wiring import Wiring, wiring
 
 EVENT = "evergreen.drift.detected"
@@ -29,6 +31,8 @@ class Served:
     training_set: TrainingSet
     window: Window
     frame: pd.DataFrame
+    earlier: pd.DataFrame
+    """The champion's answers before the window, with the outcomes that were known when it starts."""
     as_of: datetime
 
 
@@ -73,7 +77,10 @@ def served_rows(spec: ModelSpec, as_of: datetime) -> Served | None:
         _show_not_judged(spec, f"{len(frame):,} answers in {where}, no {days} days of which {share:.0%} have outcomes")
         return None
     champion = wire.registry.version(spec.name, release.champion)
-    return Served(champion, wire.registry.training_set(champion), window, in_window(frame, window), as_of)
+    earlier = frame[(frame["event_timestamp"] < window.start) & (frame["version"] == champion.version)]
+    known = earlier["label_timestamp"] < window.start
+    earlier = earlier.assign(label=earlier["label"].where(known))
+    return Served(champion, wire.registry.training_set(champion), window, in_window(frame, window), earlier, as_of)
 
 
 def _show_not_judged(spec: ModelSpec, why: str) -> None:
@@ -88,19 +95,19 @@ def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
     None where the champion answered nothing in the window: it is newer than the window.
     """
     from evergreen.adapters.evidently import drift_report
-    from evergreen.adapters.feature_tables import load_training_set
 
     answers = served.frame[served.frame["version"] == served.champion.version]
     if answers.empty:
         return None
     wire = wiring()
-    trained_on = load_training_set(served.training_set)
-    trained_on = trained_on[trained_on["event_timestamp"] < served.training_set.holdout.start]
+    trained_on = _trained_on(served)
     rows, seed = spec.monitor.report_rows, spec.train.seed
+    inputs = served.training_set.features
+    verdict = drift_verdict(trained_on, answers, inputs, spec.monitor, seed)
     report = drift_report(
         sample_by_day(trained_on, rows, seed=seed),
         sample_by_day(answers, rows, seed=seed),
-        served.training_set.features,
+        inputs,
         model=spec.name,
         window=served.window,
         reference_window=Window(start=served.training_set.window.start, end=served.training_set.holdout.start),
@@ -108,10 +115,36 @@ def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
         score="score",
         label="label",
         task=spec.model.task,
+        verdict=verdict,
     )
     link = wire.registry.log_file(served.champion.run_id, report.uri, "watch")
     create_link_artifact(key="evidently-report", link=link, link_text=f"Evidently: {served.window}")
-    return report.model_copy(update={"uri": link})
+    scores = drift_verdict(served.earlier, answers, {"score": "numeric"}, spec.monitor, seed)
+    return report.model_copy(update={"uri": link, "predictions": scores})
+
+
+@task(retries=1, retry_delay_seconds=5, persist_result=False)
+def look_for_faults(spec: ModelSpec, served: Served) -> tuple[Fault, ...]:
+    """Is what was answered from broken data? What is found stands in the run's log and holds retrains back."""
+    from evergreen.adapters.feature_tables import known_moments
+
+    wire = wiring()
+    inputs = served.training_set.features
+    tables = (spec.data.examples, spec.data.labels, *wire.features.tables(spec.data.feature_service))
+    found = late_feeds(known_moments(wire.settings.data, tables, served.as_of), served.as_of)
+    answers = served.frame[served.frame["version"] == served.champion.version]
+    if not answers.empty:
+        found += find_faults(_trained_on(served), served.earlier, answers, inputs)
+    for fault in found:
+        get_run_logger().error("the data is broken: %s", fault.reason)
+    return found
+
+
+def _trained_on(served: Served) -> pd.DataFrame:
+    from evergreen.adapters.feature_tables import load_training_set
+
+    rows = load_training_set(served.training_set)
+    return rows[rows["event_timestamp"] < served.training_set.holdout.start]
 
 
 @task(persist_result=False)
@@ -124,12 +157,17 @@ def measure_performance(spec: ModelSpec, served: Served) -> PerformanceReport:
         window=served.window,
         config=spec.monitor,
         task=spec.model.task,
+        earlier=served.earlier,
     )
 
 
 @task(persist_result=False)
 def decide_retrain(
-    spec: ModelSpec, served: Served, measured: PerformanceReport, drift: DriftReport | None
+    spec: ModelSpec,
+    served: Served,
+    measured: PerformanceReport,
+    drift: DriftReport | None,
+    faults: tuple[Fault, ...],
 ) -> RetrainDecision:
     """Ask the policy, put its reasons on the run's page, and record the check."""
     wire = wiring()
@@ -143,6 +181,7 @@ def decide_retrain(
             champion_evaluation=wire.registry.evaluation(served.champion),
             trained_until=served.training_set.holdout.start,
             history=history,
+            faults=faults,
         )
         records.checks.record(decision, drift, measured)
     create_table_artifact(

@@ -248,14 +248,16 @@ def an_alarm(trigger: Cause = Cause.DECAY, figure: float = 0.09) -> Alarm:
     )
 
 
-def a_retrain_decision(*, retrain: bool = True, as_of: datetime = MAY + 7 * DAY) -> RetrainDecision:
-    """An alarm that asks for a retrain, or none."""
+def a_retrain_decision(
+    *, retrain: bool = True, as_of: datetime = MAY + 7 * DAY, alarms: tuple[Alarm, ...] = ()
+) -> RetrainDecision:
+    """An alarm that asks for a retrain, or none; or `alarms` that ask for nothing."""
     alarm = an_alarm()
     return RetrainDecision(
         model="flight_delay",
         as_of=as_of,
         retrain=retrain,
-        alarms=(alarm,) if retrain else (),
+        alarms=(alarm,) if retrain else alarms,
         reasons=(alarm.reason,) if retrain else ("nothing alarms",),
         episode=f"flight_delay/1/{as_of:%Y-%m-%d}" if retrain else None,
     )

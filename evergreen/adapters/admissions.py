@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.tables import DriftCheckRow, RetrainRequestRow, lock
@@ -19,6 +19,9 @@ from evergreen.types import Cause, DriftReport, PerformanceReport, RetrainDecisi
 
 ALARMS = (Cause.DRIFT, Cause.DECAY, Cause.AGE)
 """Causes the cooldown holds back; persons and schedules know what they do."""
+AUTOMATIC = (*ALARMS, Cause.SCHEDULE)
+"""Causes that wait while something is open, and for the budget; a person may go ahead."""
+BUDGET = timedelta(days=30)
 
 
 def _wall_clock() -> datetime:
@@ -54,12 +57,15 @@ class Admissions:
         cooldown_days: float,
         lease_seconds: float,
         owner: str | None = None,
+        blocked: str | None = None,
+        max_in_30_days: int | None = None,
     ) -> RetrainRequest:
         """Ask to retrain `model` for `episode`; `admitted` means: do it, and `renew` before the lease runs out.
 
         The same request asked again by the same owner (default: the request's own id, such as a flow run's) goes on
         where it was; one that is done stays done. The same request by another owner counts as another ask. An
         admission whose lease has run out is taken over. A suppressed or failed request asked again is judged again.
+        `blocked` says why nothing automatic may start now, `max_in_30_days` how many retrains may have been done before.
         The wait for another ask of the model is at most that ask's transaction: keep it short.
         """
         owner = owner or request_id
@@ -74,7 +80,7 @@ class Admissions:
             mine.reason = f"resumed by {owner}; asked as of {mine.as_of.isoformat()} because of {mine.cause}"
             self._session.flush()
             return _request(mine)
-        verdict = self._judge(model, cause, episode, as_of, cooldown_days)
+        verdict = self._judge(model, cause, episode, as_of, cooldown_days, blocked, max_in_30_days)
         if verdict.admitted and verdict.abandoned is not None:
             verdict.abandoned.status = "failed"
             verdict.abandoned.reason = f"its lease ran out; ended by request {request_id} of {owner}"
@@ -141,7 +147,16 @@ class Admissions:
         )
         return [_request(row) for row in self._session.scalars(rows)]
 
-    def _judge(self, model: str, cause: Cause, episode: str, as_of: datetime, cooldown_days: float) -> _Verdict:
+    def _judge(
+        self,
+        model: str,
+        cause: Cause,
+        episode: str,
+        as_of: datetime,
+        cooldown_days: float,
+        blocked: str | None,
+        max_in_30_days: int | None,
+    ) -> _Verdict:
         of_model = RetrainRequestRow.model == model
         done = self._one(of_model, RetrainRequestRow.episode == episode, RetrainRequestRow.status == "done")
         if done is not None:
@@ -156,9 +171,12 @@ class Admissions:
             )
         if holder is not None and holder.episode == episode:
             return _Verdict(True, f"took episode {episode} over from {holder.owner}, whose lease ran out", holder)
+        if cause in AUTOMATIC and blocked is not None:
+            return _Verdict(False, blocked)
         too_soon = self._cooldown(model, as_of, cooldown_days) if cause in ALARMS else None
-        if too_soon is not None:
-            return _Verdict(False, too_soon)
+        too_many = self._budget(model, as_of, max_in_30_days) if cause in AUTOMATIC else None
+        for refusal in filter(None, (too_soon, too_many)):
+            return _Verdict(False, refusal)
         return _Verdict(True, f"first ask for episode {episode} to be admitted, because of {cause.value}", holder)
 
     def _cooldown(self, model: str, as_of: datetime, cooldown_days: float) -> str | None:
@@ -180,6 +198,24 @@ class Admissions:
             f"the last retrain an alarm asked for was as of {last:%Y-%m-%d %H:%M}, {days:.1f} days before this one, "
             f"and [retrain].cooldown_days asks for {cooldown_days:g}"
         )
+
+    def _budget(self, model: str, as_of: datetime, most: int | None) -> str | None:
+        """Why the month's budget is spent, or None."""
+        if most is None:
+            return None
+        done = self._session.scalar(
+            select(func.count())
+            .select_from(RetrainRequestRow)
+            .where(
+                RetrainRequestRow.model == model,
+                RetrainRequestRow.status == "done",
+                RetrainRequestRow.as_of > as_of - BUDGET,
+                RetrainRequestRow.as_of <= as_of,
+            )
+        )
+        if not done or done < most:
+            return None
+        return f"{done} retrains were done in the 30 days before, and [retrain].max_in_30_days allows {most}"
 
     def _find(self, request_id: str, owner: str) -> RetrainRequestRow | None:
         return self._one(RetrainRequestRow.request_id == request_id, RetrainRequestRow.owner == owner)
@@ -225,6 +261,12 @@ class DriftChecks:
             .limit(limit)
         )
         return [_check(row) for row in self._session.scalars(rows)]
+
+    def open_faults(self, model: str, as_of: datetime) -> tuple[str, ...]:
+        """What the newest look up to `as_of` said of broken data; empty once a later look says nothing of it."""
+        newest = self.history(model, as_of + timedelta(microseconds=1), 1)
+        alarms = newest[0].alarms if newest else ()
+        return tuple(alarm.reason for alarm in alarms if alarm.trigger == Cause.FAULT)
 
     def of_episode(self, model: str, episode: str) -> WatchCheck | None:
         """The newest look that belongs to an episode; None when no alarm opened it."""

@@ -1,8 +1,9 @@
 """Evidently: current inputs beside those the champion was trained on, as figures and as one HTML page.
 
-The only module that knows Evidently. It measures and draws; whether drift starts anything is the policy's to say. Our
-own part: a changed missing share, which Evidently's methods cannot see because they drop missing values first, and a
-threshold that leaves room for what two samples of one distribution differ by anyway.
+The only module that knows Evidently. It measures and draws; the verdict that counts is `evergreen.monitoring.drift`'s,
+shown beside Evidently's own, and whether drift starts anything is the policy's to say. Our own part: a changed missing
+share, which Evidently's methods cannot see because they drop missing values first, and a threshold that leaves room for
+what two samples of one distribution differ by anyway.
 Called by the watch task with at most `[monitor].report_rows` rows a side. Importing Evidently costs 3.5 to 6 CPU
 seconds, so it is imported inside the functions: a process that never draws a report never pays. To measure another kind
 of column, add its method to `METHODS`; to add a part to the page, add a widget to the list that `drift_report` writes.
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from evergreen.errors import DataError
-from evergreen.types import DriftReport, FeatureDrift, Task, Window
+from evergreen.types import DriftReport, DriftVerdict, FeatureDrift, FeatureShift, Task, Window
 
 Kind = Literal["numeric", "categorical"]
 METHODS: dict[Kind, str] = {"numeric": "wasserstein", "categorical": "jensenshannon"}
@@ -54,6 +55,7 @@ def drift_report(
     score: str | None = None,
     label: str | None = None,
     task: Task = "binary",
+    verdict: DriftVerdict | None = None,
 ) -> DriftReport:
     """Compare `current` with `reference` column by column and write the page to `html`.
 
@@ -62,16 +64,22 @@ def drift_report(
     `current`, beside that of `reference` if it carries both columns too; the answers of a multiclass model are read from
     `probabilities`. A feature has one row in the report: the
     distance of its values or the change of its missing share, whichever is further over its threshold; a column with no
-    value on one side has only the latter. Raises `DataError` when a side is empty or lacks columns.
+    value on one side has only the latter. A calibrated `verdict` is drawn beside it and travels in the report.
+    Raises `DataError` when a side is empty or lacks columns.
     """
     for side, frame in (("reference", reference), ("current", current)):
         _require(frame, inputs, side)
     before, now = _clean(reference, inputs), _clean(current, inputs)
-    columns, verdict = _measure(before, now, inputs)
+    columns, counted = _measure(before, now, inputs)
     features = tuple(_worse(name, column) for name, column in columns.items())
     quality = _quality(reference, current, score, label, task) if score and label else []
-    table = _table(features, columns, title=f"{model} in {window}, beside {reference_window}")
-    _write(html, [*verdict, table, *quality])
+    title = f"{model} in {window}, beside {reference_window}"
+    if verdict is not None:
+        title += (
+            f"; by days {verdict.share:.0%} of the features drifted, chance that none did {verdict.p_value:.4f} "
+            f"({verdict.permutations:,} exchanges of {verdict.block_days}-day blocks, seed {verdict.seed})"
+        )
+    _write(html, [*counted, _table(features, columns, verdict, title=title), *quality])
     return DriftReport(
         model=model,
         window=window,
@@ -80,7 +88,26 @@ def drift_report(
         reference_rows=len(reference),
         features=features,
         uri=str(html),
+        verdict=verdict,
     )
+
+
+def default_share(reference: pd.DataFrame, current: pd.DataFrame, inputs: Mapping[str, Kind]) -> float:
+    """Share of the columns that Evidently's DataDriftPreset says drifted, by its own defaults; it alarms from 0.5 on."""
+    evidently = _evidently()
+    from evidently.presets import DataDriftPreset
+
+    sides = [_clean(side, inputs) for side in (current, reference)]
+    kept = [name for name in inputs if all(side[name].notna().any() for side in sides)]
+    definition = evidently.DataDefinition(
+        numerical_columns=[name for name in kept if inputs[name] == "numeric"],
+        categorical_columns=[name for name in kept if inputs[name] == "categorical"],
+    )
+    data = [evidently.Dataset.from_pandas(side[kept], definition) for side in sides]
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = evidently.Report([DataDriftPreset()]).run(*data).dict()["metrics"][0]["value"]
+    return float(found["share"])
 
 
 def _require(frame: pd.DataFrame, inputs: Mapping[str, Kind], side: str) -> None:
@@ -228,7 +255,9 @@ def _classified(frame: pd.DataFrame, score: str, label: str) -> pd.DataFrame | N
     return chances.assign(label=[chances.columns[number] for number in numbers])
 
 
-def _table(features: Sequence[FeatureDrift], columns: Mapping[str, _Column], title: str) -> Any:
+def _table(
+    features: Sequence[FeatureDrift], columns: Mapping[str, _Column], verdict: DriftVerdict | None, title: str
+) -> Any:
     """A row a feature, furthest over its threshold first, its distributions behind a click."""
     _evidently()
     from evidently.legacy.renderers.html_widgets import (
@@ -238,6 +267,7 @@ def _table(features: Sequence[FeatureDrift], columns: Mapping[str, _Column], tit
         rich_table_data,
     )
 
+    by_days = {shift.feature: shift for shift in verdict.features} if verdict is not None else {}
     rows = []
     for feature in sorted(features, key=lambda f: f.score / f.threshold, reverse=True):
         column, details = columns[feature.feature], RowDetails()
@@ -250,13 +280,29 @@ def _table(features: Sequence[FeatureDrift], columns: Mapping[str, _Column], tit
             "score": f"{feature.score:.3f}",
             "threshold": f"{feature.threshold:.3f}",
             "drifted": "drifted" if feature.drifted else "",
+            **_by_days(by_days.get(feature.feature)),
             "missing_before": f"{column.missing[0]:.1%}",
             "missing_now": f"{column.missing[1]:.1%}",
         }
         rows.append(RichTableDataRow(details=details, fields=cells))
-    heads = ("Feature", "Kind", "Measure", "Score", "Threshold", "Verdict", "Missing before", "Missing now")
+    heads = (
+        "Feature", "Kind", "Measure", "Score", "Threshold", "Evidently", "Distance by days", "Usual", "Chance", "By days",
+        "Missing before", "Missing now",
+    )  # fmt: skip
     shown = [ColumnDefinition(head, name) for head, name in zip(heads, cells, strict=True)]
     return rich_table_data(title=title, columns=shown, data=rows, rows_per_page=50)
+
+
+def _by_days(shift: FeatureShift | None) -> dict[str, str]:
+    """What the calibrated verdict says of a feature; empty cells where there is none."""
+    if shift is None:
+        return dict.fromkeys(("distance", "usual", "chance", "by_days"), "")
+    return {
+        "distance": f"{shift.distance:.3f}",
+        "usual": f"{shift.usual_distance:.3f}",
+        "chance": f"{shift.adjusted_p_value:.4f}",
+        "by_days": "drifted" if shift.drifted else "",
+    }
 
 
 def _write(html: Path, widgets: list[Any]) -> None:

@@ -118,6 +118,12 @@ class Features:
         plan = self._plan(service)
         return dict.fromkeys(plan.keys, "key") | {name: str(dtype) for name, dtype in plan.request.items()}
 
+    def tables(self, service: str) -> tuple[str, ...]:
+        """Feature tables the service's values come from: the folders its views read."""
+        views = {view.name: view for view in self._store.list_feature_views()}
+        read = (views[view.name].batch_source.path for view in self._plan(service).stored)
+        return tuple(dict.fromkeys(Path(path).parent.name for path in read))
+
     def historical(self, service: str, examples: pd.DataFrame) -> pd.DataFrame:
         """`examples` with the service's features as known at each row's `event_timestamp`: same rows, same order.
 

@@ -8,6 +8,7 @@ from the same tables gives the same file. Not here: the features themselves (`fe
 
 import hashlib
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from evergreen.figures import LABELS, odd_labels
 from evergreen.spec import ModelSpec
 from evergreen.types import Digest, TrainingSet, Window
 
+FEED_DAYS = timedelta(days=14)
+"""How far back a table's rhythm is looked at."""
 _MOMENTS = ("event_timestamp", "label_timestamp")
 
 
@@ -93,6 +96,27 @@ def read_auxiliary(data: Path, spec: ModelSpec, known_before: datetime) -> pd.Da
         {"end": known_before},
         until=known_before,
     )
+
+
+def known_moments(data: Path, tables: Sequence[str], as_of: datetime) -> dict[str, list[datetime]]:
+    """By table, the moments up to `as_of` at which rows of it became known, of the last `FEED_DAYS` days; empty ones left out."""
+    since = as_of - FEED_DAYS
+    moments = {}
+    for table in tables:
+        if not any((data / "features" / table).glob("day=*.parquet")):
+            continue
+        rows = _read(
+            data,
+            table,
+            ["event_timestamp"],
+            "SELECT DISTINCT event_timestamp FROM rows WHERE event_timestamp BETWEEN $since AND $until ORDER BY 1",
+            {"since": since, "until": as_of},
+            until=as_of,
+            since=since,
+        )
+        if not rows.empty:
+            moments[table] = list(rows["event_timestamp"].dt.to_pydatetime())
+    return moments
 
 
 def build_training_set(data: Path, spec: ModelSpec, features: Features, as_of: datetime) -> TrainingSet:
@@ -200,11 +224,23 @@ def _snapshot(
 
 
 def _read(
-    data: Path, table: str, needed: list[str], query: str, parameters: dict[str, Any], until: datetime
+    data: Path,
+    table: str,
+    needed: list[str],
+    query: str,
+    parameters: dict[str, Any],
+    until: datetime,
+    since: datetime | None = None,
 ) -> pd.DataFrame:
-    """Answer `query` over the partitions of `table`, named `rows`, of the UTC days up to that of `until`."""
+    """Answer `query` over the partitions of `table`, named `rows`, of the UTC days up to that of `until`.
+
+    With `since`, of the days from that one on, or else of the newest day before there is one.
+    """
     last = f"day={until.astimezone(UTC):%Y-%m-%d}.parquet"
     files = [str(path) for path in sorted((data / "features" / table).glob("day=*.parquet")) if path.name <= last]
+    if since is not None:
+        first = f"day={since.astimezone(UTC):%Y-%m-%d}.parquet"
+        files = [path for path in files if Path(path).name >= first] or files[-1:]
     if not files:
         raise DataError(
             f"table {table!r} has no rows up to {until.isoformat()} under {data / 'features'}; build it up to there, "

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evergreen.evaluation import calibration_gap, score_rows
+from evergreen.monitoring.recalibration import probe
 from evergreen.monitoring.shadow import said_by
 from evergreen.monitoring.windows import in_window, require_columns
 from evergreen.spec import MonitorConfig
@@ -19,7 +20,14 @@ NEEDED = ("event_timestamp", "version", "score", "label")
 
 
 def performance(
-    frame: pd.DataFrame, *, model: str, version: int, window: Window, config: MonitorConfig, task: Task = "binary"
+    frame: pd.DataFrame,
+    *,
+    model: str,
+    version: int,
+    window: Window,
+    config: MonitorConfig,
+    task: Task = "binary",
+    earlier: pd.DataFrame | None = None,
 ) -> PerformanceReport:
     """Score what `version` answered in `window`.
 
@@ -27,7 +35,8 @@ def performance(
     and `label` (NaN while unknown); rows of other versions and outside the window are left out. `scores` and
     `calibration_gap` are None while fewer than `min_labels` outcomes, or less than `min_label_share` of them, are in; a
     window in which the version answered nothing is a report with zero rows. `days` counts the UTC days with an outcome.
-    Raises `DataError` naming missing columns.
+    `earlier`, rows like `frame`'s from before the window with the outcomes known when it starts, is what the probe of a
+    binary model learns from. Raises `DataError` naming missing columns.
     """
     require_columns(frame, NEEDED)
     served = in_window(frame, window)
@@ -45,7 +54,10 @@ def performance(
     if waits_for_labels(report, config) is not None:
         return report
     scores = _score(labelled, task)
-    return report.model_copy(update={"scores": scores, "calibration_gap": calibration_gap(scores)[0]})
+    tried = None
+    if earlier is not None and task == "binary":
+        tried = probe(earlier[earlier["version"] == version], labelled, config)
+    return report.model_copy(update={"scores": scores, "calibration_gap": calibration_gap(scores)[0], "probe": tried})
 
 
 def waits_for_labels(report: PerformanceReport, config: MonitorConfig) -> str | None:

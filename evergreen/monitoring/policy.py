@@ -1,8 +1,8 @@
 """Is it time for a successor? The rules of `[monitor]` and `[retrain]` over reports and past checks.
 
-Pure: no clock, no storage, no events. `decide` asks each trigger for its finding, requires that the newest
-`persistence` windows all alarmed, and names the episode the alarm belongs to. Whether a retrain is then started is
-admission's to say: it lets one through an episode.
+Pure: no clock, no storage, no events. `decide` asks each trigger for its finding, requires that `persistence` of the
+newest windows alarmed, holds everything back while the data is broken, and names the episode the alarm belongs to.
+Whether a retrain is then started is admission's to say: it lets one through an episode.
 Called by the watch flow; thresholds come from the model's file. To add a trigger, write a function that returns a
 `Finding` and call it in `_findings`.
 """
@@ -10,6 +10,7 @@ Called by the watch flow; thresholds come from the model's file. To add a trigge
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import takewhile
 
 from evergreen.evaluation import calibration_gap
 from evergreen.monitoring.performance import waits_for_labels
@@ -19,7 +20,9 @@ from evergreen.types import (
     Cause,
     DriftReport,
     Evaluation,
+    Fault,
     PerformanceReport,
+    ProbeReport,
     RetrainDecision,
     Scores,
     WatchCheck,
@@ -46,24 +49,34 @@ def decide(
     champion_evaluation: Evaluation,
     trained_until: datetime,
     history: Sequence[WatchCheck],
+    faults: Sequence[Fault] = (),
 ) -> RetrainDecision:
     """Decide from one window's reports and the checks before it.
 
     `performance` is the champion's, `champion_evaluation` what it scored at its gate, `trained_until` the end of the
     rows it was trained on, `drift` None when there was nothing to compare. `history` holds past checks of the model,
-    newest first; checks of the same or a later window are left out, so asking again gives the same answer.
+    newest first; checks of the same or a later window are left out, so asking again gives the same answer. With `faults`
+    the answer is no, whatever else alarms: a model must not learn broken data, and what it breaks is no decay.
     """
     findings = _findings(spec.monitor, as_of, performance, drift, champion_evaluation, trained_until)
     alarms = tuple(finding.alarm for finding in findings if finding.alarm is not None)
     reasons = [finding.reason for finding in findings]
+    if faults:
+        return _held_back(spec, as_of, faults, alarms, reasons)
     if not alarms:
         return RetrainDecision(
             model=spec.name, as_of=as_of, retrain=False, alarms=(), reasons=("nothing alarms", *reasons)
         )
     stretch = alarming_stretch(history, performance)
-    in_a_row, asked = len(stretch) + 1, spec.monitor.persistence
-    retrain = in_a_row >= asked
-    verdict = f"{in_a_row} window{'s' * (in_a_row > 1)} in a row alarmed, [monitor].persistence asks for {asked}"
+    asked, among = spec.monitor.persistence, spec.monitor.persistence_of
+    if among is None:
+        alarming = len(stretch) + 1
+        seen = f"{alarming} window{'s' * (alarming > 1)} in a row alarmed"
+    else:
+        alarming = 1 + sum(alarms_of_model(check) for check in _before(history, performance)[: among - 1])
+        seen = f"{alarming} of the newest {among} windows alarmed, this one among them"
+    retrain = alarming >= asked
+    verdict = f"{seen}, [monitor].persistence asks for {asked}"
     return RetrainDecision(
         model=spec.name,
         as_of=as_of,
@@ -76,16 +89,43 @@ def decide(
 
 def alarming_stretch(history: Sequence[WatchCheck], performance: PerformanceReport) -> list[WatchCheck]:
     """The checks of the same champion right before this window that all alarmed, newest first, one a window."""
-    stretch: list[WatchCheck] = []
+    return list(takewhile(alarms_of_model, _before(history, performance)))
+
+
+def alarms_of_model(check: WatchCheck) -> bool:
+    """Whether a check raised an alarm that a retrain could answer."""
+    return any(alarm.trigger != Cause.FAULT for alarm in check.alarms)
+
+
+def _before(history: Sequence[WatchCheck], performance: PerformanceReport) -> list[WatchCheck]:
+    """The checks of the same champion, newest first, one a window; those that saw broken data tell nothing of it."""
+    earlier: list[WatchCheck] = []
     newer_end = performance.window.end
     for check in history:
         if check.window.end >= newer_end:
             continue  # this window, or one already counted, checked again
-        if check.version != performance.version or not check.alarms:
+        if check.version != performance.version:
             break
-        stretch.append(check)
         newer_end = check.window.end
-    return stretch
+        if not any(alarm.trigger == Cause.FAULT for alarm in check.alarms):
+            earlier.append(check)
+    return earlier
+
+
+def _held_back(
+    spec: ModelSpec, as_of: datetime, faults: Sequence[Fault], alarms: Sequence[Alarm], reasons: Sequence[str]
+) -> RetrainDecision:
+    broken = [
+        Alarm(trigger=Cause.FAULT, figure=fault.figure, rule=f"{fault.kind}: {fault.limit:.4g}", reason=fault.reason)
+        for fault in faults
+    ]
+    return RetrainDecision(
+        model=spec.name,
+        as_of=as_of,
+        retrain=False,
+        alarms=(*broken, *alarms),
+        reasons=("held back: the data is broken", *(fault.reason for fault in faults), *reasons),
+    )
 
 
 def _findings(
@@ -98,6 +138,7 @@ def _findings(
 ) -> list[Finding]:
     return [
         *_labelled(config, performance, champion_evaluation),
+        *_probe(config, performance.probe),
         _age(config, performance, (as_of - trained_until) / timedelta(days=1)),
         _drift(config, drift),
     ]
@@ -135,6 +176,20 @@ def _loss(limit: float | None, now: Scores, at_gate: Scores) -> Finding:
     )
 
 
+def _probe(config: MonitorConfig, probe: ProbeReport | None) -> list[Finding]:
+    if probe is None:
+        asked = config.min_probe_gain is not None
+        return [Finding("no recalibration was tried: too few outcomes in the window or before it")] if asked else []
+    seen = (
+        f"recalibrated on {probe.fitted_rows:,} outcomes from before, the log loss would be {probe.gain:.4f} lower, "
+        f"with {config.probe_confidence:.0%} confidence {probe.gain_low:.4f}"
+    )
+    if config.min_probe_gain is None:
+        return [Finding(f"{seen}; shown only, [monitor].min_probe_gain is not set")]
+    reason = f"{seen}; may be {config.min_probe_gain:g}"
+    return [_finding(Cause.DECAY, probe.gain_low, "min_probe_gain", config.min_probe_gain, reason)]
+
+
 def _age(config: MonitorConfig, performance: PerformanceReport, days: float) -> Finding:
     limit = config.max_age_days
     reason = f"version {performance.version} was trained on rows until {days:.0f} days ago, may be {limit}"
@@ -144,8 +199,9 @@ def _age(config: MonitorConfig, performance: PerformanceReport, days: float) -> 
 def _drift(config: MonitorConfig, drift: DriftReport | None) -> Finding:
     if drift is None:
         return Finding("drift was not measured")
-    drifted = sum(feature.drifted for feature in drift.features)
-    seen = f"{drifted} of {len(drift.features)} features drifted"
+    judged = drift.features if drift.verdict is None else drift.verdict.features
+    drifted = sum(feature.drifted for feature in judged)
+    seen = f"{drifted} of {len(judged)} features drifted"
     if config.max_drift_share is None:
         return Finding(f"{seen}; shown only, [monitor].max_drift_share is not set")
     limit = config.max_drift_share

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from evergreen.adapters.admissions import Admissions, DriftChecks
 from evergreen.errors import InvalidTransition, UnknownModel
-from evergreen.types import Cause, RetrainRequest
+from evergreen.types import Alarm, Cause, RetrainRequest
 from tests.databases import database_url, engine, postgres_url, session
 from tests.factories import (
     DAY,
@@ -51,6 +51,8 @@ def ask(
     as_of: datetime = MAY,
     owner: str | None = None,
     model: str = "flight_delay",
+    blocked: str | None = None,
+    max_in_30_days: int | None = None,
 ) -> RetrainRequest:
     return admissions.ask(
         request_id=request_id,
@@ -61,6 +63,8 @@ def ask(
         cooldown_days=14,
         lease_seconds=30,
         owner=owner,
+        blocked=blocked,
+        max_in_30_days=max_in_30_days,
     )
 
 
@@ -236,6 +240,31 @@ def test_a_failed_retrain_cools_nothing_down(admissions: Admissions) -> None:
     assert ask(admissions, "r2", episode="summer", as_of=MAY + DAY).status == "admitted"
 
 
+@pytest.mark.parametrize("cause", [Cause.DRIFT, Cause.DECAY, Cause.AGE, Cause.SCHEDULE])
+def test_nothing_automatic_starts_while_something_is_open_and_the_reason_is_on_record(
+    admissions: Admissions, cause: Cause
+) -> None:
+    request = ask(admissions, "r1", cause=cause, blocked="the data is broken: temperature")
+
+    assert (request.status, request.reason) == ("suppressed", "the data is broken: temperature")
+    assert admissions.recent("flight_delay") == [request]
+
+
+def test_a_person_may_go_ahead_where_something_is_open(admissions: Admissions) -> None:
+    assert ask(admissions, "r1", cause=Cause.PERSON, blocked="the data is broken").status == "admitted"
+
+
+def test_a_month_has_a_budget_and_it_comes_back(admissions: Admissions) -> None:
+    retrain(admissions, "r1", episode="one", cause=Cause.PERSON)
+    within, after = MAY + 20 * DAY, MAY + 31 * DAY
+
+    refused = ask(admissions, "r2", episode="two", as_of=within, max_in_30_days=1)
+    later = ask(admissions, "r3", episode="three", as_of=after, max_in_30_days=1)
+
+    assert (refused.status, later.status) == ("suppressed", "admitted")
+    assert refused.reason == ("1 retrains were done in the 30 days before, and [retrain].max_in_30_days allows 1")
+
+
 def test_an_old_event_replayed_after_a_later_retrain_starts_nothing(admissions: Admissions) -> None:
     retrain(admissions, "r1", as_of=MAY)
 
@@ -350,3 +379,18 @@ def test_looking_at_a_window_again_replaces_what_was_seen(session: Session) -> N
     history = checks.history("flight_delay", before=MAY + 365 * DAY, limit=10)
 
     assert [check.retrain for check in history] == [True]
+
+
+def test_a_fault_is_open_until_a_later_look_says_nothing_of_it(session: Session) -> None:
+    checks = DriftChecks(session)
+    alarm = Alarm(trigger=Cause.FAULT, figure=40.0, rule="unit: 17", reason="temperature: its mean jumps")
+    first, second = a_performance_report(window=a_window()), a_performance_report(window=a_window(days=14))
+    assert first.window.end < second.window.end
+    checks.record(a_retrain_decision(retrain=False, alarms=(alarm,)), None, first)
+
+    broken = checks.open_faults("flight_delay", first.window.end + DAY)
+    checks.record(a_retrain_decision(retrain=False), None, second)
+
+    assert broken == ("temperature: its mean jumps",)
+    assert checks.open_faults("flight_delay", second.window.end) == ()
+    assert checks.open_faults("flight_delay", second.window.start - DAY) == ()

@@ -13,9 +13,13 @@ from evergreen.spec import ModelSpec, parse_spec
 from evergreen.types import (
     Cause,
     DriftReport,
+    DriftVerdict,
     Evaluation,
+    Fault,
     FeatureDrift,
+    FeatureShift,
     PerformanceReport,
+    ProbeReport,
     RetrainDecision,
     Scores,
     WatchCheck,
@@ -102,6 +106,7 @@ def look(
     history: Sequence[WatchCheck] = (),
     drift: DriftReport | None = None,
     age_days: float = 10,
+    faults: Sequence[Fault] = (),
 ) -> RetrainDecision:
     as_of = performance.window.end + timedelta(hours=6)
     return decide(
@@ -119,6 +124,7 @@ def look(
         ),
         trained_until=as_of - timedelta(days=age_days),
         history=history,
+        faults=faults,
     )
 
 
@@ -341,3 +347,65 @@ def test_asking_for_more_persistence_never_retrains_sooner(gaps: list[float], pe
     eager, patient = (watch(performances, a_spec(persistence=p)) for p in (persistence, persistence + 1))
 
     assert all(e.retrain or not p.retrain for e, p in zip(eager, patient, strict=True))
+
+
+def a_fault() -> Fault:
+    return Fault(
+        kind="unit", column="temperature", since=FIRST, figure=40.0, limit=17.0, reason="temperature: its mean jumps"
+    )
+
+
+def test_broken_data_holds_back_what_else_would_retrain() -> None:
+    decision = look(served(gap=0.2), age_days=100, faults=[a_fault()])
+
+    assert not decision.retrain
+    assert decision.episode is None
+    assert decision.reasons[:2] == ("held back: the data is broken", "temperature: its mean jumps")
+    assert [alarm.trigger for alarm in decision.alarms] == [Cause.FAULT, Cause.DECAY, Cause.AGE]
+
+
+def test_windows_of_broken_data_neither_continue_nor_break_a_stretch() -> None:
+    spec = a_spec(persistence=2, cooldown_days=30)
+    first = served(gap=0.2, number=0)
+    broken = served(gap=0.2, number=1)
+    before = check_of(look(first, spec), first)
+    faulty = check_of(look(broken, spec, history=[before], faults=[a_fault()]), broken)
+
+    decision = look(served(gap=0.2, number=2), spec, history=[faulty, before])
+
+    assert decision.retrain
+    assert decision.episode == before.episode
+
+
+def test_k_of_the_last_n_windows_and_the_newest_ask() -> None:
+    spec = a_spec(persistence=2, persistence_of=3)
+    decisions = watch([served(gap=gap, number=n) for n, gap in enumerate([0.2, 0.0, 0.2, 0.0])], spec)
+
+    assert [decision.retrain for decision in decisions] == [False, False, True, False]
+    assert (
+        "2 of the newest 3 windows alarmed, this one among them, [monitor].persistence asks for 2"
+        in decisions[2].reasons
+    )
+
+
+def test_a_gain_of_recalibration_that_is_sure_alarms() -> None:
+    probe = ProbeReport(slope=1.0, intercept=0.5, fitted_rows=20_000, gain=0.03, gain_low=0.012, days=7)
+    measured = served().model_copy(update={"probe": probe})
+
+    shown, alarmed = look(measured), look(measured, a_spec(min_probe_gain=0.01))
+
+    assert not shown.alarms
+    assert [alarm.rule for alarm in alarmed.alarms] == ["[monitor].min_probe_gain = 0.01"]
+
+
+def test_the_calibrated_verdict_decides_on_drift_where_there_is_one() -> None:
+    shift = FeatureShift(
+        feature="f", distance=0.1, usual_distance=0.2, p_value=0.4, adjusted_p_value=0.9, drifted=False
+    )
+    verdict = DriftVerdict(
+        days=7, reference_days=90, p_value=0.4, level=0.05, block_days=1, permutations=999, seed=1, features=(shift,)
+    )
+    spec = a_spec(max_drift_share=0.5)
+
+    assert look(served(), spec, drift=drifted(9)).alarms
+    assert not look(served(), spec, drift=drifted(9).model_copy(update={"verdict": verdict})).alarms

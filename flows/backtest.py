@@ -1,0 +1,44 @@
+"""Is a retraining policy any good? Played over history before it is switched on: `make backtest`.
+
+Trains a cheap model a week of the span and one a shuffled copy, keeps them under EVERGREEN_HOME, and goes on where it was
+stopped.
+"""
+
+import os
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from evergreen.monitoring.backtest_report import BacktestReport
+from evergreen.wiring import wiring
+from tasks.backtest import fit_thresholds, play_policies, rehearse_history, show_backtest
+from tasks.features import refresh_features
+from tasks.moment import moment
+
+
+@flow(flow_run_name="backtest-{model}")
+def backtest(
+    model: str = "flight_delay",
+    first: datetime = datetime(2013, 4, 1, tzinfo=UTC),
+    end: datetime = datetime(2013, 12, 30, tzinfo=UTC),
+    workers: int | None = None,
+) -> BacktestReport:
+    """Play policies from `first` to `end`; thresholds are fitted on what is before `first`.
+
+    Args:
+        model: Name of a file in `models/`.
+        first: The first model is trained on what is before it; a policy is asked each window from then on.
+        end: The last window ends by then.
+        workers: Models that train at a time; empty means one a core.
+    """
+    spec = wiring().spec(model)
+    refresh_features(spec, moment(end))
+    rehearsal = rehearse_history(spec, moment(first), moment(end), workers or os.cpu_count() or 1)
+    fitted = fit_thresholds(rehearsal)
+    report = play_policies(rehearsal, fitted)
+    show_backtest(report)
+    return report
+
+
+if __name__ == "__main__":
+    backtest()
