@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
+FOLDER = "EVERGREEN_METRICS_FOLDER"
+"""Names the folder that workers count in; Feast sets prometheus_client's own variable in every process it is imported in."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -83,7 +85,7 @@ class Metrics:
 
     def page(self) -> bytes:
         """Everything, in Prometheus' text format; of all workers where there are several."""
-        if (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is None:
+        if (folder := os.environ.get(FOLDER)) is None:
             return generate_latest(self.registry)
         for gauges in Path(folder).glob("gauge_live*.db"):
             if not Path(f"/proc/{(pid := gauges.stem.rpartition('_')[2])}").exists():

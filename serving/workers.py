@@ -16,6 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from evergreen.settings import Settings
 from evergreen.training.processes import die_with_parent
+from serving.metrics import FOLDER
 
 HEALTH_SECONDS = 60
 """A worker that does not say for so long that it is alive is replaced; loading a model keeps it busy for seconds."""
@@ -34,6 +35,7 @@ def run(settings: Settings, listener: socket.socket, grace_seconds: int) -> None
     )
     with tempfile.TemporaryDirectory(prefix="evergreen-metrics-") as counts:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = counts  # read by prometheus_client when a worker imports it
+        os.environ[FOLDER] = counts
         supervisor = Multiprocess(config, sockets=[listener])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
