@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -43,9 +44,10 @@ def launch_on_ray(worker: Worker, job: TrainingJob, address: str, restarts: int)
     """
     os.environ.update(_HERE)
     try:
+        _require_answer(address)
         environment = {**_ON_RANKS, "PYTHONPATH": str(ROOT)}
         ray.init(address=address, runtime_env={"env_vars": environment}, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         what = f"no Ray cluster answers at {address!r}: {error}. Start one (`ray start --head`), name it by "
         what += "EVERGREEN_RAY_ADDRESS, or train on this machine with EVERGREEN_TRAINER=local."
         tell(error_line(ConfigurationError(what)))
@@ -64,6 +66,13 @@ def launch_on_ray(worker: Worker, job: TrainingJob, address: str, restarts: int)
         tell(refusal.read_text())
         return REFUSED
     return 0
+
+
+def _require_answer(address: str) -> None:
+    """Raise `OSError` where nobody listens: Ray itself would try for minutes and hear no signal meanwhile."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _trainer(worker: Worker, job: TrainingJob, restarts: int) -> TorchTrainer:

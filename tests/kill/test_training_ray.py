@@ -1,6 +1,7 @@
 """The same worker on a Ray cluster: a node lost in mid-training costs some steps and not a bit of the result."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="two raylets on one machine: Linux only"),
 ]
 RAY = str(Path(sys.executable).with_name("ray"))
-PORT = 16379
+PORT = 26379
+"""Outside the range Ray gives to workers (10002 to 19999)."""
 MEMORY = str(80 << 20)
 
 
@@ -62,6 +64,7 @@ def temp() -> Iterator[Path]:
     for process in left:
         process.kill()
     psutil.wait_procs(left, timeout=10)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.timeout(400)
