@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
+from evergreen.errors import SpecError
 from evergreen.monitoring.backtest import (
     Asked,
     History,
@@ -65,6 +66,8 @@ def rehearse_history(spec: ModelSpec, first: datetime, end: datetime, workers: i
     from evergreen.adapters.feature_tables import build_training_set, load_training_set
     from evergreen.training.rehearsal import cheaper
 
+    if spec.model.task != "binary":
+        raise SpecError(f"{spec.name} is a {spec.model.task} model; a backtest plays binary ones so far")
     wire, days = wiring(), spec.monitor.window_days
     cheap = cheaper(spec)
     training_set = build_training_set(wire.settings.data, cheap, wire.features, end)
