@@ -10,8 +10,8 @@ from pathlib import Path
 from evergreen.settings import ROOT
 
 
-def record(name: str, figures: Mapping[str, float], packages: Sequence[str]) -> Path:
-    """Write the figures by name beside the versions of `packages`; returns the file."""
+def record(name: str, figures: Mapping[str, float], packages: Sequence[str], note: str = "") -> Path:
+    """Write the figures by name beside the versions of `packages` and what is to be known of the run; returns the file."""
     path = ROOT / "reports" / "bench" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     machine = {
@@ -20,5 +20,7 @@ def record(name: str, figures: Mapping[str, float], packages: Sequence[str]) -> 
         "python": platform.python_version(),
     }
     versions = {package: version(package) for package in packages}
-    path.write_text(json.dumps({"figures": dict(figures), "versions": versions, "machine": machine}, indent=1) + "\n")
+    told = {"note": note} if note else {}
+    content = told | {"figures": dict(figures), "versions": versions, "machine": machine}
+    path.write_text(json.dumps(content, indent=1) + "\n")
     return path

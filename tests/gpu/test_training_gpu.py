@@ -1,6 +1,7 @@
 """The paths that need a GPU: run on one, skipped with a reason elsewhere."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,3 +56,23 @@ def test_two_gpus_train_over_nccl(tmp_path: Path) -> None:
 
     assert model.ranks == 2
     assert lines[0].endswith("2 ranks on cuda")
+
+
+@pytest.mark.parametrize("train_with", [{"precision": "bf16"}, {"compile": True}, {"accumulate": 3}])
+def test_each_switch_trains_on_a_gpu_to_much_the_same_model(tmp_path: Path, train_with: dict[str, Any]) -> None:
+    rows = a_training_set(tmp_path)
+
+    plain = train(a_job(tmp_path / "plain", rows), lambda _: None)
+    switched = train(a_job(tmp_path / "switched", rows, **train_with), lambda _: None)
+
+    assert switched.curve[-1]["validation_loss"] == pytest.approx(plain.curve[-1]["validation_loss"], abs=2e-2)
+
+
+@needs_two
+def test_two_gpus_share_one_model(tmp_path: Path) -> None:
+    rows = a_training_set(tmp_path)
+
+    copied = train(a_job(tmp_path / "ddp", rows, ranks=2), lambda _: None)
+    shared = train(a_job(tmp_path / "fsdp", rows, ranks=2, parallelism="fsdp"), lambda _: None)
+
+    assert shared.curve[-1]["validation_loss"] == pytest.approx(copied.curve[-1]["validation_loss"], abs=1e-3)
