@@ -30,8 +30,8 @@ from evergreen.spec import load_spec
 from evergreen.training.job import TrainingJob
 from evergreen.training.label import Label
 from evergreen.training.launch import train
-from evergreen.training.loop import answer
 from evergreen.training.model import Rows, build_network
+from evergreen.training.objective import answer
 from evergreen.training.predictor import Predictor
 from evergreen.training.preprocessing import Column, Encoder
 from evergreen.types import TrainedModel

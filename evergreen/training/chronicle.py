@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evergreen.errors import CheckpointError
-from evergreen.training import loop
 from evergreen.training.batches import BatchOrder
 from evergreen.training.dataset import Dataset, Part
 from evergreen.training.gauges import gpu_memory_bytes, gpu_use, resident_bytes
 from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
-from evergreen.training.objective import row_losses
+from evergreen.training.objective import answer, row_losses
 from evergreen.training.parallel import Place, is_sharded
 from evergreen.training.processes import PROGRESS_MARK, tell
 from evergreen.types import DayLoss, Progress
@@ -114,7 +113,7 @@ class Chronicle:
         epoch = self._order.epoch(state.step - 1) + 1
         row = {"step": float(state.step), "epoch": float(epoch), "train_loss": state.epoch_loss / state.epoch_rows}
         if len(self._validation):
-            answers = loop.answer(state.network, self._label, self._validation.rows)
+            answers = answer(state.network, self._label, self._validation.rows)
             losses = row_losses(self._label, answers, self._validation.targets[:, 0])
             row["validation_loss"] = float(losses.mean())
             # A champion's losses are in the label's own unit.

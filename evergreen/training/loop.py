@@ -20,7 +20,7 @@ from evergreen.training.dataset import Part
 from evergreen.training.keeper import Keeper
 from evergreen.training.label import Label
 from evergreen.training.model import Disturbance, Network, NetworkShape, Rows, parameter_groups
-from evergreen.training.objective import answers_of, summed_losses
+from evergreen.training.objective import summed_losses
 from evergreen.training.parallel import Place, clip_gradients, distribute, totals, without_exchange
 
 
@@ -219,18 +219,3 @@ def sum_gradients(state: TrainState, batch: Batch, label: Label, config: TrainCo
             torch.autograd.backward(summed * (place.ranks / batch.global_rows))
         told += label_loss.detach()
     return told
-
-
-@torch.inference_mode()
-def answer(network: Network, label: Label, rows: Rows, chunk: int = 8192) -> Tensor:
-    """What the network answers, without any disturbance, on the CPU; see `objective.answers_of`."""
-    was_training = network.training
-    network.eval()
-    device = next(network.parameters()).device
-    parts = []
-    for start_row in range(0, max(len(rows.numeric), 1), chunk):
-        part = slice(start_row, start_row + chunk)
-        some = Rows(rows.numeric[part].to(device), rows.missing[part].to(device), rows.categories[part].to(device))
-        parts.append(answers_of(label, network(some)).cpu())
-    network.train(was_training)
-    return torch.cat(parts)

@@ -6,10 +6,12 @@ deviations from its mean, squared error, so a row far out pulls hard; a label wi
 logarithm. Called by `loop.py`, `chronicle.py` and `predictor.py`.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from evergreen.training.label import Label
+from evergreen.training.model import Network, Rows
 
 
 def summed_losses(label: Label, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,6 +34,21 @@ def answers_of(label: Label, logits: Tensor) -> Tensor:
     if label.task == "regression":
         return told[..., 0].mean(0) * label.scale + label.mean
     return told[..., 0].sigmoid().mean(0)
+
+
+@torch.inference_mode()
+def answer(network: Network, label: Label, rows: Rows, chunk: int = 8192) -> Tensor:
+    """What the network answers, without any disturbance, on the CPU; see `answers_of`."""
+    was_training = network.training
+    network.eval()
+    device = next(network.parameters()).device
+    parts = []
+    for start_row in range(0, max(len(rows.numeric), 1), chunk):
+        part = slice(start_row, start_row + chunk)
+        some = Rows(rows.numeric[part].to(device), rows.missing[part].to(device), rows.categories[part].to(device))
+        parts.append(answers_of(label, network(some)).cpu())
+    network.train(was_training)
+    return torch.cat(parts)
 
 
 def row_losses(label: Label, answers: Tensor, targets: Tensor) -> Tensor:

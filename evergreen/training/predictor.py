@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from evergreen.errors import ArtifactError
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
 from evergreen.training.label import Label
-from evergreen.training.loop import answer
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
+from evergreen.training.objective import answer
 from evergreen.training.preprocessing import Column, Encoder, Preprocessing
 from evergreen.types import Digest, Fact, Task
 

@@ -3,8 +3,8 @@
 import torch
 
 from evergreen.training.label import Label
-from evergreen.training.loop import answer
 from evergreen.training.model import Rows, build_network
+from evergreen.training.objective import answer
 from tests.unit.test_training_model import a_shape, some_inputs
 
 
