@@ -32,6 +32,8 @@ SHORT = 2
 """Hours on either side of a step that no weather makes."""
 JUMPS = (1.2, 3.0, 4.0)
 """How many times the reference's largest step one must be: between hours, between days, and where no conversion fits."""
+LEAST_VALUES = 8
+"""On either side of a step: a few values lie apart by chance."""
 MEAN_TOLERANCE = 0.25
 """Of a converted mean, in deviations."""
 DEVIATION_TOLERANCE = 0.2
@@ -103,7 +105,7 @@ def _day_step(
 def _apart(steps: Steps, at: int, after: Hours, now: NDArray[np.float64]) -> bool:
     """No value of the hours after a step lies among those of the hours before."""
     left, right = _around(steps, at, after, now, SHORT)
-    return bool(left.max() < right.min() or right.max() < left.min())
+    return min(len(left), len(right)) >= LEAST_VALUES and bool(left.max() < right.min() or right.max() < left.min())
 
 
 def _around(

@@ -74,26 +74,38 @@ def test_the_same_knowledge_trains_the_same_version(world: Wiring, first_champio
     assert again.version.artifact == first_champion[1].version.artifact
 
 
-def test_a_week_is_scored_once_and_watched(world: Wiring, rewrite_spec: Callable[[str, str], None]) -> None:
+def test_weeks_are_scored_once_and_watched_and_an_outage_holds_retrains_back(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
     rewrite_spec("max_calibration_gap = 0.06", "max_calibration_gap = 0.0001")
-    end = FIRST + WEEK + timedelta(days=1)
-    materialize(MODEL, end)
-    answered = score_batch(FIRST, end, MODEL)
+    blizzard = FIRST + WEEK + timedelta(days=1)  # on 9 February nothing flew, and with nothing flying feeds are empty
+    after = blizzard + WEEK
+    materialize(MODEL, blizzard)
+    answered = score_batch(FIRST, blizzard, MODEL)
     assert answered > 5_000
-    assert score_batch(FIRST, end, MODEL) == 0
+    assert score_batch(FIRST, blizzard, MODEL) == 0
 
-    decision = watch(MODEL, end)
+    held_back = watch(MODEL, blizzard)
+    refused = retrain(MODEL, blizzard, Cause.SCHEDULE)
+    materialize(MODEL, after)
+    answered += score_batch(blizzard, after, MODEL)
+    decision = watch(MODEL, after)
 
+    assert held_back is not None
+    assert not held_back.retrain
+    assert {alarm.trigger for alarm in held_back.alarms} == {Cause.FAULT, Cause.DECAY}
+    assert refused.verdict == "suppressed"
+    assert "the data is broken" in refused.reasons[0]
     assert decision is not None
-    assert decision.retrain
+    assert decision.retrain, decision.reasons
     assert decision.episode is not None
     assert decision.alarms[0].trigger is Cause.DECAY
     with world.records() as records:
-        frame = records.predictions.frame(MODEL, Window(start=FIRST, end=end), end)
-        checks = records.checks.history(MODEL, end, 10)
+        frame = records.predictions.frame(MODEL, Window(start=FIRST, end=after), after)
+        checks = records.checks.history(MODEL, after, 10)
     assert len(frame) == answered
     assert frame["label"].notna().mean() > 0.9
-    assert [check.episode for check in checks] == [decision.episode]
+    assert [check.episode for check in checks] == [decision.episode, None]
 
 
 def test_a_watch_without_answers_says_so(world: Wiring) -> None:
