@@ -65,7 +65,7 @@ def find_faults(
     usual = reference.sort_values("event_timestamp", kind="stable").iloc[-REFERENCE_ROWS:]
     both = pd.concat([part for part in (recent, current) if not part.empty], ignore_index=True)
     now = both.sort_values("event_timestamp", kind="stable", ignore_index=True)
-    start = pd.Timestamp(current["event_timestamp"].min())
+    start = pd.Timestamp(current["event_timestamp"].min()).floor("h")
     before, after = Hours.of(usual), Hours.of(now)
     found: list[Fault] = []
     for name, kind in inputs.items():

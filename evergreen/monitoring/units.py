@@ -30,7 +30,7 @@ CONVERSIONS: Mapping[str, tuple[float, float]] = {
 """Slope and shift: what a jump may look like."""
 SHORT = 2
 """Hours on either side of a step that no weather makes."""
-JUMPS = (1.2, 3.0, 4.0)
+JUMPS = (1.2, 3.0, 3.0)
 """How many times the reference's largest step one must be: between hours, between days, and where no conversion fits."""
 LEAST_VALUES = 8
 """On either side of a step: a few values lie apart by chance."""
