@@ -8,7 +8,7 @@ rare) is no fault. Nothing here has a threshold in units of a column.
 - *stale*: the same, for a feature view whose values were too old to be used.
 - *unit*: values lie far outside the reference's range; or they jump between two hours further than they ever did, none
   of them among those before, and stay; or between two days, to where a known conversion of units would put them.
-- *vanished*: a category that came all the time no longer comes; a newcomer that took its place is named.
+- *vanished*: a category that came all the time no longer comes, and a newcomer takes its place, or it was a common one.
 - *constant*: one value is repeated for longer than the reference ever did.
 - *late*: a feature table has been silent for several times its longest silence (`late_feeds`).
 
@@ -42,6 +42,8 @@ LEAST_EXPECTED = 30
 """Rows of a category that must have been due since it last came."""
 SILENCE = 3.0
 """A category, a constant or a table may be silent for this many times the reference's longest silence."""
+COMMON = 0.05
+"""A category of a smaller share of the rows may stay away: what is rare comes and goes with the season."""
 LEAST_RUN = 200
 """Rows of one value that are always let pass."""
 FAR = 5.0
@@ -194,6 +196,8 @@ def _vanished(name: str, usual: pd.DataFrame, now: pd.DataFrame, start: pd.Times
         strange = pd.Series(values[gap]).value_counts()
         strange = strange[[value not in known for value in strange.index]]
         renamed = not strange.empty and strange.iloc[0] >= share * gaps[widest] / 2
+        if not renamed and share < COMMON:
+            continue
         instead = f"; {strange.index[0]!r} came instead" if renamed else ""
         words = (
             f"{category!r} did not come in {gaps[widest]:,} rows, of which {share * gaps[widest]:.0f} were due{instead}"

@@ -108,6 +108,22 @@ def test_a_renamed_category_is_found_and_its_new_name_told() -> None:
     assert "'B2' came instead" in fault.reason
 
 
+def test_a_common_category_that_stays_away_is_found_and_a_rare_one_is_the_season() -> None:
+    def rarely(frame: pd.DataFrame) -> pd.DataFrame:
+        place = np.arange(len(frame)) % 40 == 0
+        return frame.assign(airline=frame["airline"].mask(place, "RARE"))
+
+    def without(frame: pd.DataFrame, airline: str) -> pd.DataFrame:
+        return frame.assign(airline=frame["airline"].replace(airline, "AA"))
+
+    reference, recent = rarely(REFERENCE), rarely(RECENT)
+    common = find_faults(reference, recent, without(rarely(CURRENT), "BB"), INPUTS)
+    rare = find_faults(reference, recent, without(rarely(CURRENT), "RARE"), INPUTS)
+
+    assert [(fault.kind, fault.column) for fault in common] == [("vanished", "airline")]
+    assert rare == ()
+
+
 def test_a_newcomer_alone_is_no_fault() -> None:
     rare = np.random.default_rng(6).random(len(CURRENT)) < 0.03
 
