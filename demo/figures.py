@@ -185,7 +185,7 @@ def table(story: dict[str, Any]) -> Table:
             f"{frozen['log_loss']:.4f}",
             f"{served['auc']:.3f}",
             f"{frozen['auc']:.3f}",
-            "\n".join(alarm["reason"].partition(",")[0] for alarm in week["alarms"]) or "—",
+            "\n".join(alarm["reason"].partition(", ")[0] for alarm in week["alarms"]) or "—",
             "\n".join(_in_short(retrain) for retrain in week["retrains"]) or "—",
             f"version {serving['champion']}{challenger}",
         )
