@@ -56,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=ROOT / ".evergreen" / "bench")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-scaling", action="store_true", help="leave out the whole runs on more rows")
     parser.add_argument("--way", choices=sorted(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--cores", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -71,7 +72,8 @@ def main() -> None:
                 for name, value in in_processes(way, cores, arguments.home).items():
                     key, best = f"{way}_{cores}_cores_{name}", max if name == "rows_per_second" else min
                     figures[key] = best(value, figures.get(key, value))
-    figures |= scaling(training_set)
+    if not arguments.no_scaling:
+        figures |= scaling(training_set)
     report(figures)
 
 
@@ -319,6 +321,14 @@ def report(figures: Figures) -> None:
         console.print(
             f"feeding alone: {feeds[0]:,.0f} rows/s, a DataLoader {feeds[1]:,.0f}: {feeds[0] / feeds[1]:.1f} x"
         )
+    if "scale_1x_us_per_row" in figures:
+        console.print(scaling_table(figures))
+    path = record("training", figures, ("torch", "lightning", "numpy", "pyarrow"))
+    console.print(f"written to {path.relative_to(ROOT)}")
+
+
+def scaling_table(figures: Figures) -> Table:
+    """Time a row as the rows grow; adds what each is against the first to the figures."""
     table = Table("rows", "µs a row", "CPU µs a row", "against 1x")
     for times in (1, 3, 10):
         each = figures[f"scale_{times}x_us_per_row"]
@@ -327,9 +337,7 @@ def report(figures: Figures) -> None:
             f"{figures[f'scale_{times}x_rows']:,.0f}", f"{each:.1f}", f"{figures[f'scale_{times}x_cpu_us_per_row']:.1f}",
             f"{figures[f'scale_{times}x_against_1x']:.2f}",
         )  # fmt: skip
-    console.print(table)
-    path = record("training", figures, ("torch", "lightning", "numpy", "pyarrow"))
-    console.print(f"written to {path.relative_to(ROOT)}")
+    return table
 
 
 if __name__ == "__main__":
