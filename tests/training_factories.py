@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evergreen.spec import ModelSpec, parse_spec
+from evergreen.training.columns import Columns, Snapshot
 from evergreen.training.job import TrainingJob
 from evergreen.types import Task, TrainingSet, Window
 from tests.factories import a_digest
@@ -99,3 +100,9 @@ def a_spec(task: Task = "binary", classes: tuple[str, ...] = (), **train: Any) -
 def a_job(folder: Path, training_set: TrainingSet, **train: Any) -> TrainingJob:
     """A job under `folder`."""
     return TrainingJob(training_set=training_set, spec=a_spec(**train), code_revision="r1", folder=str(folder))
+
+
+def columns_of(training_set: TrainingSet) -> tuple[Columns, Columns]:
+    """The rows that train and those that validate, of a set small enough to be one stretch."""
+    [both] = Snapshot(training_set).stretches()
+    return both

@@ -2,8 +2,8 @@
 
 Reads the Parquet file of a `TrainingSet` through a memory map, checks what training relies on, and splits the rows by
 day: the holdout is left out, one day in twenty of the rest validates, the others train. A `Snapshot` gives one column
-at a time or all columns of a stretch of rows, so that memory does not follow the size of the file; `read_columns` gives
-everything at once. Free of torch. Called by `dataset.py`.
+at a time or all columns of a stretch of rows, so that memory does not follow the size of the file. Free of torch. Called
+by `dataset.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -54,12 +54,6 @@ class Columns:
         )
 
 
-def read_columns(training_set: TrainingSet) -> tuple[Columns, Columns]:
-    """The rows that train and those that validate, all in memory; raises as `Snapshot` does."""
-    snapshot = Snapshot(training_set)
-    return snapshot.columns(snapshot.trains), snapshot.columns(snapshot.validates)
-
-
 def validation_days(training_set: TrainingSet) -> NDArray[np.datetime64]:
     """(rows that validate,) the day of each in UTC; raises as `Snapshot` does."""
     snapshot = Snapshot(training_set)
@@ -102,10 +96,6 @@ class Snapshot:
     def labels(self, rows: Rows) -> NDArray[np.float32]:
         """The labels of some rows of the file, NaN where there is no finite number."""
         return _numeric("label", self._read("label"))[rows]
-
-    def columns(self, rows: Rows) -> Columns:
-        """Some rows of the file, all in memory."""
-        return self._columns(self._file.read(columns=self._needed))[rows]
 
     def numerics(self, rows: Rows) -> Mapping[str, NDArray[np.float32]]:
         """Each numeric of some rows of the file, read when it is asked for and not kept."""

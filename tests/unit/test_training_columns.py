@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from evergreen.errors import DataError
-from evergreen.training.columns import read_columns
 from evergreen.types import Window
-from tests.training_factories import START, a_training_set, some_rows
+from tests.training_factories import START, a_training_set, columns_of, some_rows
 
 
 def trains(frame: pd.DataFrame) -> pd.DataFrame:
@@ -20,7 +19,7 @@ def trains(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_the_holdout_is_left_out_and_one_day_in_twenty_validates(tmp_path: Path) -> None:
-    training, validation = read_columns(a_training_set(tmp_path, rows=3_000))
+    training, validation = columns_of(a_training_set(tmp_path, rows=3_000))
 
     frame = some_rows(3_000)  # a hundred a day for thirty days, the last three of them the holdout
     assert (len(training), len(validation)) == (2_600, 100)
@@ -30,7 +29,7 @@ def test_the_holdout_is_left_out_and_one_day_in_twenty_validates(tmp_path: Path)
 
 
 def test_numbers_are_float32_with_nan_where_missing_and_categories_are_codes(tmp_path: Path) -> None:
-    training, _ = read_columns(a_training_set(tmp_path))
+    training, _ = columns_of(a_training_set(tmp_path))
 
     gap, carrier = training.numerics["gap"], training.categoricals["carrier"]
     expected = trains(some_rows())
@@ -40,7 +39,7 @@ def test_numbers_are_float32_with_nan_where_missing_and_categories_are_codes(tmp
 
 
 def test_pandas_categories_are_read_as_well_as_text(tmp_path: Path) -> None:
-    training, _ = read_columns(a_training_set(tmp_path, change=lambda f: f.astype({"carrier": "category"})))
+    training, _ = columns_of(a_training_set(tmp_path, change=lambda f: f.astype({"carrier": "category"})))
 
     carrier = training.categoricals["carrier"]
     assert [carrier.keys[code] for code in carrier.codes] == trains(some_rows())["carrier"].tolist()
@@ -59,16 +58,16 @@ def test_what_training_cannot_use_is_named(
     tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], complaint: str
 ) -> None:
     with pytest.raises(DataError, match=complaint):
-        read_columns(a_training_set(tmp_path, change=change))
+        columns_of(a_training_set(tmp_path, change=change))
 
 
 def test_a_set_without_rows_before_its_holdout_is_refused(tmp_path: Path) -> None:
     everything = Window(start=START, end=START + timedelta(days=30))
 
     with pytest.raises(DataError, match=r"no rows before its holdout .*all 2,000 are in it"):
-        read_columns(a_training_set(tmp_path, holdout=everything))
+        columns_of(a_training_set(tmp_path, holdout=everything))
 
 
 def test_a_file_that_is_not_the_one_described_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 2,000 rows, its description says 5"):
-        read_columns(a_training_set(tmp_path, rows=2_000).model_copy(update={"rows": 5}))
+        columns_of(a_training_set(tmp_path, rows=2_000).model_copy(update={"rows": 5}))

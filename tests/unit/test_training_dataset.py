@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 
 from evergreen.errors import DataError
 from evergreen.training import columns, preprocessing
-from evergreen.training.columns import read_columns
 from evergreen.training.dataset import open_dataset
 from evergreen.training.preprocessing import Encoder
-from tests.training_factories import a_job, a_training_set
+from tests.training_factories import a_job, a_training_set, columns_of
 
 
 def test_mapped_rows_equal_those_encoded_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "STRETCH_ROWS", 300)  # so that there are several, the last one short
     job = a_job(tmp_path, a_training_set(tmp_path, rows=2_000))
-    training, validation = read_columns(job.training_set)
+    training, validation = columns_of(job.training_set)
+    monkeypatch.setattr(columns, "STRETCH_ROWS", 300)  # so that there are several, the last one short
     fitted = preprocessing.fit(training.numerics, training.categoricals, job.training_set.features)
 
     dataset = open_dataset(job, tmp_path / "rows")
@@ -83,7 +82,7 @@ def test_however_the_file_is_cut_each_row_arrives_once_and_in_order(
 ) -> None:
     folder = tmp_path_factory.mktemp("cut")
     job = a_job(folder, a_training_set(folder, rows=rows))
-    whole = read_columns(job.training_set)
+    whole = columns_of(job.training_set)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns, "STRETCH_ROWS", stretch)
