@@ -77,15 +77,17 @@ class Study:
     def search(self, objective: Objective, at_once: int, on_trial: Callable[[Trial], None]) -> None:
         """Try values until as many trials as were asked for have ended, so many at once.
 
-        Trials whose process was killed come first, with the values they had; to see that they are dead takes `GRACE_SECONDS`.
+        Values that wait, the present ones and those of trials whose process was killed, come first and one after the
+        other: on SQLite two threads may both be given the same waiting trial. To see that a trial is dead takes `GRACE_SECONDS`.
         A training that cannot be finished (`TrainingFailed`) is a failed trial, and the search goes on; other errors end it.
         """
         self._take_over()
         while (missing := self._config.trials - self._ended()) > 0:
+            waiting = len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
             self._study.optimize(
                 lambda trial: self._run(objective, trial),
-                n_trials=missing,
-                n_jobs=min(at_once, missing),
+                n_trials=min(waiting or missing, missing),
+                n_jobs=1 if waiting else min(at_once, missing),
                 catch=(TrainingFailed,),
                 callbacks=[lambda _, found: on_trial(_trial(found))],
             )

@@ -1,5 +1,6 @@
 """The real Optuna over both databases: a search that goes on, beside Evergreen's own tables."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -106,16 +107,19 @@ def test_a_hopeless_trial_is_pruned_and_a_broken_one_ends_nothing(tmp_path: Path
 
 def test_trials_run_at_once(tmp_path: Path) -> None:
     together = threading.Barrier(2, timeout=60)
+    begun = itertools.count()
 
     def objective(values: dict[str, Value], report: Report) -> tuple[float | None, Cost | None]:
-        together.wait()
+        if next(begun):  # the present values are tried first, alone
+            together.wait()
         return bowl(values, report)
 
-    with a_study(f"sqlite:///{tmp_path / 'evergreen.db'}", trials=4) as study:
+    with a_study(f"sqlite:///{tmp_path / 'evergreen.db'}", trials=5) as study:
         study.search(objective, 2, ignore)
         trials = study.trials
 
-    assert [trial.state for trial in trials] == ["complete"] * 4
+    assert [trial.state for trial in trials] == ["complete"] * 5
+    assert next(begun) == 5, "no trial ran twice"
 
 
 def hang(url: str, marker: str) -> None:
