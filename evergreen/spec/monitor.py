@@ -1,0 +1,86 @@
+"""`[monitor]`, `[retrain]` and `[backtest]`: what is watched, and when it starts a retrain."""
+
+from typing import Annotated, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from evergreen.spec.table import Table
+from evergreen.types import Share
+
+
+class MonitorConfig(Table):
+    """When has it rotted? The `[monitor]` table."""
+
+    window_days: PositiveInt = 7
+    min_label_share: Share = 0.8
+    """Labelled figures of a window wait until this share of its outcomes is in."""
+    min_labels: PositiveInt = 500
+    """and until there are this many."""
+    max_calibration_gap: PositiveFloat = 0.06
+    """Alarm when the mean score is further than this from the share that came true: of more than two classes, for any of
+    them; in a regression from the mean label, in standard deviations of the window's labels."""
+    max_log_loss_rise: PositiveFloat | None = None
+    """Alarm when the log loss is this much above the champion's own at its gate; in a regression, the squared error by this
+    share of it. Unset: shown and starts nothing, since a log loss also rises and falls with the share of ones."""
+    max_age_days: PositiveInt = 56
+    """Alarm when the champion's newest training row is older than this."""
+    max_drift_share: Share | None = None
+    """Alarm when this share of the features drifts. Unset: drift is shown and starts nothing."""
+    block_days: PositiveInt = 1
+    """Days that are exchanged together when it is asked whether a distance is more than chance. Longer where days resemble
+    their neighbours; with few blocks nothing can be told."""
+    drift_level: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Share of false discoveries among the features that are said to have drifted."""
+    min_probe_gain: NonNegativeFloat | None = None
+    """Alarm when the champion's scores, recalibrated on the windows before, would have had a log loss lower by this in the
+    window, with `probe_confidence`: what a fresh model would gain at least. Unset: shown and starts nothing."""
+    probe_confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Of that gain, one-sided, days being the sample."""
+    persistence: PositiveInt = 1
+    """Windows that must alarm before a retrain is asked for, the newest among them,"""
+    persistence_of: PositiveInt | None = None
+    """out of this many newest ones. Unset: as many as `persistence`, which makes them windows in a row."""
+    report_rows: PositiveInt = 2_000
+    """Rows a side that are drawn for the Evidently report."""
+
+    @model_validator(mode="after")
+    def _persistent(self) -> Self:
+        if self.persistence_of is not None and self.persistence_of < self.persistence:
+            raise ValueError(
+                f"persistence_of is {self.persistence_of}, but persistence asks for {self.persistence} windows among them"
+            )
+        return self
+
+
+class RetrainConfig(Table):
+    """How often may it be retrained? The `[retrain]` table."""
+
+    cooldown_days: NonNegativeFloat = 14
+    """Between two retrains that alarms asked for; persons and schedules are not held back."""
+    max_in_30_days: PositiveInt | None = None
+    """Finished retrains in the 30 days before an ask, whoever asked for them, after which alarms and schedules must wait."""
+
+
+class BacktestConfig(Table):
+    """How is a policy tried on history? The `[backtest]` table."""
+
+    epochs: PositiveInt = 1
+    """A backtest trains a model a week of history, so each is cheaper than `[train]` asks for: one member, one rank,"""
+    hidden: tuple[PositiveInt, ...] = (64,)
+    """a smaller network,"""
+    batch_size: PositiveInt = 1024
+    """and no auxiliary label."""
+    copies: PositiveInt = 20
+    """Of history with shuffled days, in which every alarm is false."""
+    weeks_per_false_alarm: PositiveInt = 26
+    """The alarm budget: in so many windows at most one, upper bound of the interval included."""
+    max_retrain_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.15
+    """The retrain budget: this share of the windows may end in one."""
+    seed: int = 0
+    """Of the shuffles and of random policies."""

@@ -1,0 +1,210 @@
+"""What was answered, how it turned out, what has moved, and whether to retrain."""
+
+from typing import Literal
+
+from pydantic import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+)
+
+from evergreen.types.fact import Cause, Cell, Fact, Share, Utc, Window
+from evergreen.types.gate import Scores
+
+
+class Prediction(Fact):
+    """One answer that was given."""
+
+    prediction_id: str
+    model: str
+    version: int
+    role: Literal["champion", "challenger"]
+    example_id: str
+    event_timestamp: Utc
+    """The moment whose knowledge the features are of."""
+    answered_at: Utc
+    """Wall clock."""
+    score: float
+    """Probability that the label is 1; of more than two classes, that of the most likely one; or the number predicted."""
+    probabilities: dict[str, float] | None = None
+    """By class, in the order of their numbers, of a multiclass model."""
+    features: dict[str, Cell]
+    stale: tuple[str, ...] = ()
+    """Feature views whose values were missing or older than their TTL, and so not used."""
+    latency_ms: NonNegativeFloat
+    shadow_version: int | None = None
+    """The other version of an open release, which scored the same row beside; nobody was told what it said."""
+    shadow_score: float | None = None
+    """None where it failed."""
+    shadow_latency_ms: NonNegativeFloat | None = None
+
+
+class FeatureDrift(Fact):
+    """One column of a drift report."""
+
+    feature: str
+    method: str
+    score: float
+    threshold: float
+    drifted: bool
+
+
+class Fault(Fact):
+    """Data that broke, as told from a world that changed: it blocks retrains and starts none."""
+
+    kind: Literal["missing", "stale", "unit", "vanished", "constant", "late"]
+    column: str
+    """Or the feature view or table."""
+    since: Utc
+    """The first bad hour."""
+    figure: float
+    limit: float
+    reason: str
+
+
+class FeatureShift(Fact):
+    """How far one feature moved, and how often days alone move it as far."""
+
+    feature: str
+    distance: NonNegativeFloat
+    """Jensen-Shannon, from 0 to 1, between the days of the window and those of the reference."""
+    usual_distance: NonNegativeFloat
+    """What it stays below, all but `level` of the time, where nothing drifts."""
+    p_value: Share
+    """Chance of such a distance if days could be exchanged."""
+    adjusted_p_value: Share
+    """Corrected for looking at all features."""
+    season_adjusted_p_value: Share | None = None
+    """The same beside the season of a year before; None where history has none."""
+    drifted: bool
+
+
+class DriftVerdict(Fact):
+    """Which features drifted, with days as the unit: what decides, where Evidently's own verdict is only drawn."""
+
+    days: PositiveInt
+    reference_days: PositiveInt
+    season: Window | None = None
+    """Where the second reference lies, in the year before."""
+    p_value: Share
+    """That no feature at all moved."""
+    level: Share
+    """Share of false discoveries that is accepted."""
+    block_days: PositiveInt
+    permutations: PositiveInt
+    seed: int
+    features: tuple[FeatureShift, ...]
+
+    @property
+    def share(self) -> float:
+        """Share of the features that drifted."""
+        return sum(shift.drifted for shift in self.features) / max(len(self.features), 1)
+
+
+class DriftReport(Fact):
+    """Current inputs beside those the champion was trained on, one row a feature."""
+
+    model: str
+    window: Window
+    reference: Window
+    rows: NonNegativeInt
+    reference_rows: NonNegativeInt
+    features: tuple[FeatureDrift, ...]
+    uri: str
+    """The Evidently page."""
+    verdict: DriftVerdict | None = None
+    """The calibrated one, over all rows; `features` are Evidently's distances over a draw of them."""
+    predictions: DriftVerdict | None = None
+    """The same of the champion's scores, beside those it gave before the window; None while those are few."""
+
+    @property
+    def share(self) -> float:
+        """Share of the features that drifted, by the calibrated verdict where there is one."""
+        if self.verdict is not None:
+            return self.verdict.share
+        return sum(f.drifted for f in self.features) / max(len(self.features), 1)
+
+
+class ProbeReport(Fact):
+    """What the champion's scores, recalibrated on earlier outcomes, would have gained on days neither has seen."""
+
+    slope: float
+    intercept: float
+    """The recalibrated log odds are `intercept + slope * log odds`."""
+    fitted_rows: PositiveInt
+    gain: float
+    """Fall of the log loss of a row, paired by day."""
+    gain_low: float
+    """It is at least this, with `[monitor].probe_confidence`."""
+    days: PositiveInt
+
+
+class PerformanceReport(Fact):
+    """What served in a window beside what came true."""
+
+    model: str
+    version: int
+    window: Window
+    served: NonNegativeInt
+    labelled: NonNegativeInt
+    scores: Scores | None
+    """None while too few labels are in."""
+    calibration_gap: float | None = None
+    """Mean score minus the share that came true, over the window; of other tasks see `evaluation.calibration_gap`."""
+    days: NonNegativeInt = 0
+    probe: ProbeReport | None = None
+    """None while too few outcomes are in to make it."""
+
+    @property
+    def label_share(self) -> float:
+        """Share of what was served that has its outcome."""
+        return self.labelled / self.served if self.served else 0.0
+
+
+class Alarm(Fact):
+    """One trigger that fired, and why."""
+
+    trigger: Cause
+    figure: float
+    rule: str
+    reason: str
+
+
+class RetrainDecision(Fact):
+    """Is it time for a successor?"""
+
+    model: str
+    as_of: Utc
+    retrain: bool
+    alarms: tuple[Alarm, ...]
+    reasons: tuple[str, ...]
+    """Why, or why not."""
+    episode: str | None = None
+    """The stretch of drift this belongs to; None when nothing alarms."""
+
+
+class WatchCheck(Fact):
+    """One past look at a model: what it saw and what was decided, as later checks need it."""
+
+    model: str
+    version: int
+    """The champion that was looked at."""
+    window: Window
+    alarms: tuple[Alarm, ...]
+    retrain: bool
+    episode: str | None = None
+    report_uri: str | None = None
+    """The Evidently page of the window."""
+
+
+class RetrainRequest(Fact):
+    """What became of one ask for a retrain."""
+
+    request_id: str
+    model: str
+    cause: Cause
+    episode: str
+    as_of: Utc
+    status: Literal["admitted", "suppressed", "done", "failed"]
+    reason: str
+    version: int | None = None
