@@ -5,6 +5,7 @@ is what was scored, cell by cell. Not here: HTTP (`routes.py`), loading (`loaded
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -204,7 +205,14 @@ def _score_rows(
     missing = [name for name in version.inputs if name not in examples.columns]
     if missing:
         raise DataError(f"the model's inputs {missing} are not among the columns {sorted(examples.columns)}")
-    columns = {name: _typed(examples.columns[name], kind)[where] for name, kind in version.inputs.items()}
+    everywhere = len(where) == len(examples)
+    columns: dict[str, list[Any] | NDArray[Any]] = {}
+    for name, kind in version.inputs.items():
+        given = examples.columns[name]
+        if isinstance(given, np.ndarray):
+            columns[name] = _typed(given, kind)[where]
+        else:
+            columns[name] = _listed(given if everywhere else [given[row] for row in where.tolist()], kind)
     said = _said(version.score(columns).tolist(), version.classes)
     names = list(columns)
     rows = zip(*(_cells(column) for column in columns.values()), strict=True)
@@ -217,7 +225,14 @@ def _said(scores: list[Any], classes: Sequence[str]) -> list[Said]:
     return [(max(row), dict(zip(classes, row, strict=True))) for row in scores]
 
 
-def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
+def _listed(values: Sequence[Any], kind: Literal["numeric", "categorical"]) -> list[Cell]:
+    """A request's cells: None where missing or infinite. Arrays would cost some microseconds a column, for one row too."""
+    if kind == "categorical":
+        return [value if type(value) is str else category_key(value) for value in values]
+    return [None if value is None or not math.isfinite(value) else float(value) for value in values]
+
+
+def _typed(values: NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
     """Numbers as float64 with NaN where missing or infinite; categories as objects with None where missing."""
     if kind == "numeric":
         numbers = np.asarray(values, dtype=np.float64)  # None becomes NaN
@@ -227,7 +242,9 @@ def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categ
     return categories
 
 
-def _cells(column: NDArray[Any]) -> list[Cell]:
+def _cells(column: list[Cell] | NDArray[Any]) -> list[Cell]:
+    if isinstance(column, list):
+        return column
     values = column.tolist()
     return values if column.dtype == object else [None if value != value else value for value in values]
 
