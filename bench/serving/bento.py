@@ -14,8 +14,8 @@ class Flights:
     def __init__(self) -> None:
         self.predictor = Predictor.load(os.environ["BENCH_ARTIFACT"])
 
-    @bentoml.api
+    @bentoml.api  # type: ignore[untyped-decorator]
     async def predict(self, rows: list[dict[str, float | str | None]]) -> list[float]:
         """A score a row."""
         columns = {name: [row.get(name) for row in rows] for name in self.predictor.inputs}
-        return self.predictor.score(columns).tolist()
+        return [float(score) for score in self.predictor.score(columns)]

@@ -21,7 +21,7 @@ class Flights:
         """A score a row."""
         rows: list[dict[str, Any]] = (await request.json())["rows"]
         columns = {name: [row.get(name) for row in rows] for name in self.predictor.inputs}
-        return self.predictor.score(columns).tolist()
+        return [float(score) for score in self.predictor.score(columns)]
 
 
 if __name__ == "__main__":
@@ -30,4 +30,4 @@ if __name__ == "__main__":
         http_options={"host": "127.0.0.1", "port": int(os.environ["BENCH_PORT"])},
         logging_config={"enable_access_log": False},
     )
-    serve.run(Flights.bind(), route_prefix="/predict", blocking=True)
+    serve.run(Flights.bind(), route_prefix="/predict", blocking=True)  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ def report(figures: Figures, reasons: Mapping[str, str], connections: int) -> No
     )
     for name, way in WAYS.items():
         if name in reasons or f"{name}_saturated_per_second" not in figures:
-            table.add_row(way.title, "not run", "", reasons.get(name, "not asked for"), "", "")
+            table.add_row(way.title, "not run", "", "", reasons.get(name, "not asked for")[-200:], "", "")
             continue
         found = {key.removeprefix(f"{name}_"): value for key, value in figures.items() if key.startswith(f"{name}_")}
         times = ours / found["saturated_per_second"] if ours else None
@@ -37,6 +37,7 @@ def report(figures: Figures, reasons: Mapping[str, str], connections: int) -> No
         table.add_row(
             way.title,
             f"{found['saturated_per_second']:,.0f}",
+            f"{found.get('saturated_cpu_ms', float('nan')):.2f}",
             f"{times:.1f} times" if times and name != OURS else "",
             f"{found['half_p50_ms']:.2f} · {found['half_p99_ms']:.2f}",
             f"{found['alone_p50_ms']:.2f}",

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.serving.installation import MODEL, Installation, Row, Store, dumped
 from bench.serving.peers import python_of
 from evergreen.settings import ROOT
@@ -123,14 +125,31 @@ WAYS: Mapping[str, Way] = {
         _rows,
         lambda answer: float(answer[0]),
         _peer("ray", "-m", "bench.serving.ray_serve"),
-        environment={"RAY_USAGE_STATS_ENABLED": "0"},
+        environment={"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
     ),
 }
 
 
+@dataclass(frozen=True)
+class Server:
+    """A way that runs."""
+
+    port: int
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """Of all its living processes so far."""
+        seconds = 0.0
+        for one in [self.process, *self.process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                used = one.cpu_times()
+                seconds += used.user + used.system
+        return seconds
+
+
 @contextmanager
-def served(way: Way, home: Path, installation: Installation, core: int) -> Iterator[int]:
-    """The port it answers on; its process group ends with the block. Raises `DoesNotRunError`."""
+def served(way: Way, home: Path, installation: Installation, core: int) -> Iterator[Server]:
+    """The way on one core, answering; all of it ends with the block. Raises `DoesNotRunError`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     log = home / "serving" / f"{way.title}.log"
@@ -155,7 +174,7 @@ def served(way: Way, home: Path, installation: Installation, core: int) -> Itera
         )  # fmt: skip
         try:
             _await_answer(way, port, process, way.rows(installation)[0], log)
-            yield port
+            yield Server(port, psutil.Process(process.pid))
         finally:
             _end(process)
 
@@ -187,9 +206,15 @@ def _tail(log: Path) -> str:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
+    started: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        started = psutil.Process(process.pid).children(recursive=True)
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal_number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(15)
     process.wait()
+    for one in started:  # Ray's have sessions of their own
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()

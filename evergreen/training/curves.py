@@ -32,7 +32,9 @@ class Curves:
         found = np.empty((rows, len(self._arrays)), dtype=np.float32)
         for i, (values, (knots, scores)) in enumerate(zip(numbers, self._arrays, strict=True)):
             found[:, i] = np.interp(values, knots, scores)
-            if not math.isfinite(values.sum(dtype=np.float64)):
+            with np.errstate(invalid="ignore"):  # infinities of both signs
+                finite = math.isfinite(values.sum(dtype=np.float64))
+            if not finite:
                 found[~np.isfinite(values), i] = np.nan
         return found
 
