@@ -17,11 +17,13 @@ from pathlib import Path
 from bench.serving.installation import Installation, installations
 from bench.serving.limit import ceiling
 from bench.serving.load import Measured, closed_loop, open_loop, request
+from bench.serving.lookups import lookups
 from bench.serving.report import Figures, report
 from bench.serving.ways import WAYS, DoesNotRunError, Way, ask, served
 from evergreen.settings import ROOT
 
 CONNECTIONS = 32
+LOADS = ("alone", "saturated", "half")
 COMPARED_ROWS = 20
 TOLERANCE = 1e-5
 """Of a score: batches of another size round in another order."""
@@ -44,10 +46,15 @@ def main() -> None:
     kept = home / "serving" / "figures.json"
     figures: Figures = json.loads(kept.read_text()) if kept.is_file() else {}
     reasons: dict[str, str] = {}
+    figures |= {name: value for one in made.values() for name, value in lookups(one).items()}
     figures["generator_ceiling_per_second"] = ceiling(server_core, arguments.seconds)
     for name in arguments.only:
         way = WAYS[name]
-        figures = {key: value for key, value in figures.items() if not key.startswith(f"{name}_")}
+        figures = {
+            key: value
+            for key, value in figures.items()
+            if not key.startswith(tuple(f"{name}_{load}_" for load in LOADS))
+        }
         try:
             found = measured(way, home, made[way.store], server_core, arguments.seconds)
         except DoesNotRunError as error:

@@ -145,10 +145,11 @@ def _installed(home: Path, store: Store, model: TrainedModel) -> Installation:
 
 
 def _models(home: Path) -> Path:
-    """The spec as it is, in a folder of the bench's own, where a way may change it."""
+    """The spec, but that every request reads the online store: few flights asked about again and again flatter a cache."""
     folder = home / "serving" / "models"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "models" / f"{MODEL}.toml", folder)
+    written = (ROOT / "models" / f"{MODEL}.toml").read_text()
+    (folder / f"{MODEL}.toml").write_text(written.replace("[serve]\n", "[serve]\nfeature_cache_seconds = 0\n"))
     return folder
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.record import record
+from bench.serving.lookups import BATCHES
 from bench.serving.peers import PEERS
 from bench.serving.ways import WAYS
 from evergreen.settings import ROOT
@@ -45,6 +46,14 @@ def report(figures: Figures, reasons: Mapping[str, str], connections: int) -> No
         )
     console = Console()
     console.print(table)
+    looked_up = Table("features of", "Evergreen, CPU ms", "raw multi-get, CPU ms", "ratio")
+    for store in ("sqlite", "redis"):
+        for rows in BATCHES:
+            ours_ms, raw_ms, ratio = (
+                figures[f"lookup_{store}_{rows}_{figure}"] for figure in ("ours_cpu_ms", "raw_cpu_ms", "over_raw")
+            )
+            looked_up.add_row(f"{rows} rows, {store}", f"{ours_ms:.3f}", f"{raw_ms:.3f}", f"{ratio:.2f}")
+    console.print(looked_up)
     console.print(f"the load generator alone: {figures['generator_ceiling_per_second']:,.0f}/s")
     not_run = "; ".join(f"not run: {name}: {reason}" for name, reason in reasons.items())
     packages = ("torch", "fastapi", "uvicorn", "feast", "mlflow")

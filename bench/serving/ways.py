@@ -97,6 +97,13 @@ WAYS: Mapping[str, Way] = {
     "evergreen_redis": _evergreen(
         "Evergreen, Feast on Redis", body=lambda row: dumped({"rows": row}), looks_up=True, store="redis"
     ),
+    "evergreen_redis_cached": _evergreen(
+        "Evergreen, Feast on Redis, features kept 1 s",
+        body=lambda row: dumped({"rows": row}),
+        looks_up=True,
+        store="redis",
+        environment={"EVERGREEN_MODELS_DIR": str(ROOT / "models")},
+    ),
     "bare_fastapi": Way(
         "bare FastAPI route",
         "/predict",
