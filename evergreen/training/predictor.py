@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from evergreen.errors import ArtifactError
+from evergreen.errors import ArtifactError, DataError
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
-from evergreen.training.fused import FusedNetwork
 from evergreen.training.label import Label
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.objective import answer
 from evergreen.training.preprocessing import Column, Encoder, Preprocessing
+from evergreen.training.variants import VARIANTS, Variant, as_variant
 from evergreen.types import Digest, Fact, Task
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class ModelDescription(Fact):
     shape: NetworkShape
     label: Label = Label()
     preprocessing: Preprocessing
+    variant: Variant = "plain"
+    """How the weights are run; see `variants.py`."""
     lineage: dict[str, Any]
     """What it was made from; see `TrainingJob.lineage`."""
 
@@ -53,13 +55,24 @@ def pack(description: ModelDescription, network: Network) -> dict[str, bytes]:
     }
 
 
+def as_variant_of(files: Mapping[str, bytes], variant: str) -> dict[str, bytes]:
+    """An artifact's files with the same weights, to be run another way: other bytes, so another digest.
+
+    Raises `DataError` where there is no such way.
+    """
+    if variant not in VARIANTS:
+        raise DataError(f"there is no variant {variant!r}; ask for one of {sorted(VARIANTS)}")
+    description = ModelDescription.model_validate_json(files[MODEL_FILE])
+    return {**files, MODEL_FILE: description.model_copy(update={"variant": variant}).model_dump_json().encode()}
+
+
 class Predictor:
     """Scores rows. Nothing in it changes after loading: share it between threads."""
 
     def __init__(self, description: ModelDescription, network: Network) -> None:
         self.description = description
         self._encoder = Encoder(description.preprocessing)
-        self._network = FusedNetwork(network).eval()
+        self._network = as_variant(network, description.variant)
 
     @classmethod
     def load(cls, path: str | Path, digest: Digest | None = None) -> Self:
