@@ -7,7 +7,7 @@ one is faster is never taken for granted: `flows/optimise.py` has each judged be
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +78,8 @@ def _int8(network: Network) -> nn.Module:
     """Dynamic quantization: weights of the linear layers as int8, what flows into them quantized row by row."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it moves to another package; the pinned torch has it still
-        quantized: Any = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
-    return quantized  # type: ignore[no-any-return]
+        quantize: Callable[..., nn.Module] = torch.ao.quantization.quantize_dynamic
+        return quantize(network, {nn.Linear}, dtype=torch.qint8)
 
 
 VARIANTS: Mapping[Variant, Callable[[Network], nn.Module]] = {
