@@ -25,7 +25,7 @@ from evergreen.training.keeper import Keeper, Notice
 from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
 from evergreen.training.model import NetworkShape, build_network
-from evergreen.training.parallel import is_sharded, process_group, whole_weights
+from evergreen.training.parallel import is_sharded, process_group, whole
 from evergreen.training.predictor import ModelDescription, pack
 from evergreen.training.preprocessing import Encoder
 from evergreen.training.processes import REFUSED, die_with_parent, error_line, tell
@@ -88,8 +88,9 @@ def train_rank(job: TrainingJob, started: float) -> None:
             Keeper(checkpoints, config.checkpoint_seconds, order.steps, place, notice),
             chronicle.after_step,
         )
-        weights = whole_weights(network)
+        weights = whole(state.weights())
         if place.leads:
+            chronicle.closing(state)
             _finish(job, state, weights, dataset, chronicle, resumed_from, started)
 
 
