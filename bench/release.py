@@ -2,7 +2,7 @@
 
 Pairs of versions are simulated by day as `bench/gate.py` fits them to successive models on the flights of 2013, and looked at
 every day for 60 days: how often versions that are truly equal are ever taken for worse (at most 1 - confidence), by the
-confidence sequence that `evergreen/release.py` asks and by the t bound that would be right at one look; and after how many
+confidence sequence that `evergreen/rollout.py` asks and by the t bound that would be right at one look; and after how many
 days a truly worse one is rolled back. Prints a table and writes `reports/bench/release.json`.
 """
 

@@ -7,7 +7,7 @@ Bayesian Two-Sample t-test"). By Ville's inequality it ever exceeds 1 / (1 - con
 chance, so the m it has not refuted by then hold the truth at every look. How often that errs on days as the flights' are, and
 after how many days it sees what, is measured by `bench/release.py`.
 
-Pure. Called by `release.py`, over what `monitoring/shadow.py` pairs.
+Pure. Called by `rollout.py`, over what `monitoring/shadow.py` pairs.
 """
 
 import math

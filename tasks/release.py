@@ -14,7 +14,8 @@ from prefect.runtime import flow_run
 
 from evergreen.adapters.reconciler import reconcile, show
 from evergreen.errors import ReleaseConflict, UnknownModel
-from evergreen.release import judge, next_share, promote, roll_back, start, step
+from evergreen.release import promote, roll_back, start, step
+from evergreen.rollout import judge, next_share
 from evergreen.spec import ModelSpec
 from evergreen.types import Finding, Release, ReleaseDecision
 from evergreen.wiring import wiring

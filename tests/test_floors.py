@@ -23,6 +23,7 @@ FLOORS = [
         "evergreen.release",
         "evergreen.reliability",
         "evergreen.rival",
+        "evergreen.rollout",
         "evergreen.tuning",
         "evergreen.sequential",
     ),
