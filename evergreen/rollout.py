@@ -7,9 +7,11 @@ calls both. To add a guardrail, write a function returning a `Check` and list it
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Literal
 
-from evergreen.release import need_challenger
-from evergreen.sequential import confidence_sequence
+from evergreen.errors import ReleaseConflict
+from evergreen.release import need_challenger, promote, roll_back, step
+from evergreen.sequential import Interval, confidence_sequence
 from evergreen.spec import ReleaseConfig
 from evergreen.types import Check, LiveFigures, Release, ReleaseDecision
 
@@ -21,34 +23,57 @@ def judge(
     config: ReleaseConfig,
     now: datetime,
     days: Sequence[float] = (),
+    since: datetime | None = None,
 ) -> ReleaseDecision:
     """What to do with the challenger, from what it did since the release last changed.
 
-    `days` are the mean differences in loss, challenger minus champion, of the days since it was started, oldest first.
-    A broken guardrail rolls back at once, dwell or not, as soon as there are enough rows to believe it; a proved rise in loss
-    needs no more proof. Then the dwell decides between holding and the next of `config.steps`. Labelled figures count once
-    enough outcomes are in.
+    `days` are the differences in loss that `paired_days` gives of the days since the challenger was started, which was at
+    `since` (None: when the release last changed). A broken guardrail rolls back at once, dwell or not, as soon as there are
+    enough rows to believe it; a proved rise in loss needs no more rows. Then the dwell decides between holding and the next of
+    `config.steps`, and before the last of them proof, where it is asked for. Labelled figures count once enough outcomes are in.
     """
     need_challenger(release, "judge")
     rows, dwell = _rows(challenger, config), _dwell(release, config, now)
     guardrails = (
-        _errors(challenger, config),
-        _latency(challenger, config),
+        errors(challenger, config),
+        latency(challenger, config),
         _live_loss(champion, challenger, config),
     )
-    proof = _not_proved_worse(challenger, days, config)
-    checks = (rows, *guardrails, proof, dwell)
-    broken = tuple(check.reason for check in (*guardrails, proof) if not check.passed)
-    waiting = tuple(check.reason for check in (rows, dwell) if not check.passed)
-    if broken and (rows.passed or not proof.passed):
+    worse = _not_proved_worse(challenger, days, config)
+    share, started = next_share(release, config), since or release.changed_at
+    proof = (_proof(challenger, days, config, now - started),) if share == 1.0 and config.asks_for_proof else ()
+    checks = (rows, *guardrails, worse, dwell, *proof)
+    broken = tuple(check.reason for check in (*guardrails, worse) if not check.passed)
+    waiting = tuple(check.reason for check in (rows, dwell, *proof) if not check.passed)
+    if broken and (rows.passed or not worse.passed):
         return ReleaseDecision(revision=release.revision, action="roll_back", checks=checks, reasons=broken)
     if waiting:
-        return ReleaseDecision(revision=release.revision, action="hold", checks=checks, reasons=waiting)
-    share = next_share(release, config)
+        waited = now - started >= timedelta(days=config.proof_days) and not all(check.passed for check in proof)
+        action: Literal["hold", "roll_back"] = "roll_back" if waited and config.unproved == "roll_back" else "hold"
+        return ReleaseDecision(revision=release.revision, action=action, checks=checks, reasons=waiting)
     reasons = (f"{len(checks)} checks hold; next share {share:.0%}", *(check.reason for check in checks))
     return ReleaseDecision(
         revision=release.revision, action="promote" if share == 1.0 else "advance", checks=checks, reasons=reasons
     )
+
+
+def follow(release: Release, decision: ReleaseDecision, config: ReleaseConfig, at: datetime) -> Release:
+    """What was decided: the next share, all of the traffic, back, or nothing.
+
+    Raises `ReleaseConflict` where the release is not the one that was judged.
+    """
+    if release.revision != decision.revision:
+        raise ReleaseConflict(
+            f"{release.model}: revision {decision.revision} was judged, but the release is at {release.revision} now. "
+            "Nothing was changed; the next look judges again."
+        )
+    if decision.action == "promote":
+        return promote(release, at=at)
+    if decision.action == "roll_back":
+        return roll_back(release, at=at)
+    if decision.action == "hold":
+        return release
+    return step(release, share=next_share(release, config), at=at)
 
 
 def next_share(release: Release, config: ReleaseConfig) -> float:
@@ -81,7 +106,8 @@ def _dwell(release: Release, config: ReleaseConfig, now: datetime) -> Check:
     )
 
 
-def _errors(challenger: LiveFigures, config: ReleaseConfig) -> Check:
+def errors(challenger: LiveFigures, config: ReleaseConfig) -> Check:
+    """It fails on next to none."""
     share = challenger.failed / max(challenger.rows, 1)
     passed = share <= config.max_error_share
     return Check(
@@ -97,22 +123,42 @@ def _errors(challenger: LiveFigures, config: ReleaseConfig) -> Check:
 def _not_proved_worse(challenger: LiveFigures, days: Sequence[float], config: ReleaseConfig) -> Check:
     """May be asked every day: at all looks together a challenger that is no worse is refused with at most 1 - confidence."""
     found = confidence_sequence(days, config.confidence)
-    bounds = (
-        f"between {found.low:+.4f} and {found.high:+.4f} at every look with {config.confidence:.0%} confidence"
-        if math.isfinite(found.low)
-        else "too few to bound it"
-    )
     return Check(
         name="not_proved_worse",
         passed=found.low <= config.max_proved_loss,
         figure=found.mean,
         rule=f"[release].max_proved_loss = {config.max_proved_loss:g} with confidence = {config.confidence:g}",
-        reason=f"version {challenger.version}: loss changes by {found.mean:+.4f} a row over {found.days} days of the same "
-        f"rows, {bounds}; a rise above {config.max_proved_loss:.4f} must not be proved",
+        reason=f"version {challenger.version}: {_known(found, config)}; a rise above {config.max_proved_loss:.4f} must not "
+        "be proved",
     )
 
 
-def _latency(challenger: LiveFigures, config: ReleaseConfig) -> Check:
+def _proof(challenger: LiveFigures, days: Sequence[float], config: ReleaseConfig, waited: timedelta) -> Check:
+    """The same interval from above; its error, too, is bounded over all looks together."""
+    found = confidence_sequence(days, config.confidence)
+    passed = found.high < config.proof_margin
+    over = "" if passed or waited < timedelta(days=config.proof_days) else f", after {waited.days} days of waiting"
+    return Check(
+        name="proved_non_inferior",
+        passed=passed,
+        figure=found.high if math.isfinite(found.high) else found.mean,
+        rule=f"[release].proof_margin = {config.proof_margin:g} with confidence = {config.confidence:g}",
+        reason=f"version {challenger.version}: {_known(found, config)}; that it rises by less than {config.proof_margin:.4f} "
+        f"is {'proved' if passed else 'not proved yet'}{over}",
+    )
+
+
+def _known(found: Interval, config: ReleaseConfig) -> str:
+    bounds = (
+        f"between {found.low:+.4f} and {found.high:+.4f} at every look with {config.confidence:.0%} confidence"
+        if math.isfinite(found.low)
+        else "too few to bound it"
+    )
+    return f"loss changes by {found.mean:+.4f} a row over {found.days} days of the same rows, {bounds}"
+
+
+def latency(challenger: LiveFigures, config: ReleaseConfig) -> Check:
+    """It answers in time."""
     passed = challenger.p99_latency_ms <= config.max_latency_ms
     return Check(
         name="latency",

@@ -14,6 +14,7 @@ FLOORS = [
     ("evergreen.wiring",),
     ("evergreen.adapters", "evergreen.training", "evergreen.monitoring"),
     (
+        "evergreen.ab_test",
         "evergreen.budgets",
         "evergreen.card",
         "evergreen.evaluation",

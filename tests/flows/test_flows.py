@@ -117,6 +117,7 @@ def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
 ) -> None:
     rewrite_spec("margin = 0.01", "margin = 0.5")  # whether the newer one is better is not what is tested here
     rewrite_spec("max_slice_loss = 0.05", "max_slice_loss = 5.0")
+    rewrite_spec("min_rows = 50", 'min_rows = 50\nproof = "guardrails"')  # proof takes a week; here are two days
     start = FIRST + timedelta(days=2)
     outcome = retrain(MODEL, start, Cause.SCHEDULE)
     assert outcome.release is not None, outcome.reasons
@@ -141,7 +142,10 @@ def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
     assert reconcile() == ()
     world.registry._client.set_registered_model_alias(MODEL, "champion", "2")  # a hand in MLflow
     assert {finding.kind for finding in reconcile()} == {"moved_by_hand"}
-    assert world.registry.mirrored(MODEL) == ({"champion": 1}, back)
+    aliases, told = world.registry.mirrored(MODEL)
+    assert aliases == {"champion": 1}
+    assert told is not None
+    assert told.revision == back.revision + 1  # the hand is in the journal
 
 
 def test_a_refused_candidate_is_registered_with_its_reasons(

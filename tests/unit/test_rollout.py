@@ -4,12 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evergreen.errors import ReleaseConflict
 from evergreen.release import step
-from evergreen.rollout import judge, next_share
+from evergreen.rollout import follow, judge, next_share
 from evergreen.spec import ReleaseConfig
+from evergreen.types import ReleaseDecision
 from tests.factories import DAY, HOUR, MAY, a_release, some_live_figures
 
-CONFIG = ReleaseConfig(steps=(0.1, 0.5, 1.0), dwell_hours=24, min_rows=100, min_live_labels=200)
+CONFIG = ReleaseConfig(steps=(0.1, 0.5, 1.0), dwell_hours=24, min_rows=100, min_live_labels=200, proof="guardrails")
+PROVING = CONFIG.model_copy(update={"proof": "non_inferior", "proof_margin": 0.02, "proof_days": 10.0})
+LAST = a_release(challenger=2, share=0.5)
+EQUAL = [0.001, -0.002, 0.0, 0.002, -0.001, 0.001]
+SCATTERED = [0.03, -0.03, 0.02, -0.02]
 LATER = MAY + DAY
 CANARY = a_release(champion=1, challenger=2, share=0.1)
 
@@ -157,3 +163,58 @@ def test_following_the_steps_ends_at_everything(steps: set[float]) -> None:
 
 def test_out_of_the_shadow_the_next_share_is_the_first_step() -> None:
     assert next_share(a_release(challenger=2, share=0.0), ReleaseConfig()) == 0.05
+
+
+def decide(days: list[float], config: ReleaseConfig = PROVING, waited_days: float = 5.0) -> ReleaseDecision:
+    now = LATER + waited_days * DAY
+    return judge(LAST, some_live_figures(version=1), some_live_figures(), config, now, days, now - waited_days * DAY)
+
+
+def test_all_of_the_traffic_takes_proof_on_the_same_rows() -> None:
+    assert decide(EQUAL).action == "promote"
+    held = decide(SCATTERED)
+
+    assert held.action == "hold"
+    assert "over 4 days of the same rows" in held.reasons[0]
+    assert "that it rises by less than 0.0200 is not proved yet" in held.reasons[0]
+
+
+def test_no_outcomes_are_no_proof() -> None:
+    assert decide([]).action == "hold"
+
+
+def test_a_step_before_the_last_takes_no_proof() -> None:
+    decision = judge(CANARY, some_live_figures(version=1), some_live_figures(), PROVING, LATER, SCATTERED, MAY)
+
+    assert decision.action == "advance"
+    assert "proved_non_inferior" not in {check.name for check in decision.checks}
+
+
+def test_without_a_shadow_there_is_no_proof_to_be_had_and_guardrails_decide() -> None:
+    assert decide([], PROVING.model_copy(update={"shadow": False})).action == "promote"
+
+
+@pytest.mark.parametrize(("unproved", "action"), [("hold", "hold"), ("roll_back", "roll_back")])
+def test_after_the_longest_wait_it_stays_and_says_so_or_goes_back(unproved: str, action: str) -> None:
+    config = PROVING.model_copy(update={"unproved": unproved})
+
+    assert decide(SCATTERED, config, waited_days=9.9).action == "hold"
+    over = decide(SCATTERED, config, waited_days=10.0)
+
+    assert over.action == action
+    assert "after 10 days of waiting" in over.reasons[0]
+
+
+def test_proof_that_comes_late_promotes_all_the_same() -> None:
+    assert decide(EQUAL, waited_days=50.0).action == "promote"
+
+
+@pytest.mark.parametrize(("action", "share", "challenger"), [("advance", 0.5, 2), ("roll_back", 0.0, None)])
+def test_a_decision_is_followed_on_the_release_it_is_about(action: str, share: float, challenger: int | None) -> None:
+    decision = ReleaseDecision.model_validate({"revision": 1, "action": action, "checks": [], "reasons": []})
+
+    after = follow(CANARY, decision, CONFIG, LATER)
+
+    assert (after.challenger, after.challenger_share, after.revision) == (challenger, share, 2)
+    with pytest.raises(ReleaseConflict, match="revision 1 was judged, but the release is at 2"):
+        follow(after, decision, CONFIG, LATER)
