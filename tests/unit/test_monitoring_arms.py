@@ -105,7 +105,7 @@ def test_a_regression_is_compared_in_shares_of_the_champions_error() -> None:
 def test_of_more_than_two_classes_every_probability_counts() -> None:
     frame = answers()
     sure = [{"a": 0.1, "b": 0.1, "c": 0.8} if v == 2 else {"a": 0.6, "b": 0.2, "c": 0.2} for v in frame["version"]]
-    frame = frame.assign(label=2.0, probabilities=sure, score=0.8)
+    frame = frame.assign(label=2.0, probabilities=pd.Series(sure), score=0.8)
 
     found = arms(frame, task="multiclass")
 

@@ -86,8 +86,8 @@ def test_of_more_than_two_classes_the_probabilities_are_compared_on_both_sides()
     first, second = {"0": 0.5, "1": 0.3, "2": 0.2}, {"0": 0.2, "1": 0.2, "2": 0.6}
     frame = both().assign(label=2.0)
     answered_by_second = (frame["version"] == 2).tolist()
-    frame["probabilities"] = [second if mine else first for mine in answered_by_second]
-    frame["shadow_probabilities"] = [first if mine else second for mine in answered_by_second]
+    frame["probabilities"] = pd.Series([second if mine else first for mine in answered_by_second])
+    frame["shadow_probabilities"] = pd.Series([first if mine else second for mine in answered_by_second])
 
     days = paired_days(frame, champion=1, challenger=2, as_of=START + 9 * DAY, min_label_share=0.8, task="multiclass")
     figures = live_figures(frame, 2, "multiclass")
@@ -100,7 +100,7 @@ def test_of_more_than_two_classes_the_probabilities_are_compared_on_both_sides()
 
 def test_pairs_of_before_the_other_versions_probabilities_were_kept_are_left_out() -> None:
     frame = both().assign(label=2.0, shadow_probabilities=None)
-    frame["probabilities"] = [{"0": 0.5, "1": 0.3, "2": 0.2}] * len(frame)
+    frame["probabilities"] = pd.Series([{"0": 0.5, "1": 0.3, "2": 0.2}] * len(frame))
 
     days = paired_days(frame, champion=1, challenger=2, as_of=START + 9 * DAY, min_label_share=0.8, task="multiclass")
 
