@@ -20,7 +20,7 @@ from tasks.gate import evaluate_candidate, evaluate_champion, judge, measure
 from tasks.moment import moment
 from tasks.plots import draw
 from tasks.registry import register
-from tasks.release import mirror_aliases, start_canary
+from tasks.release import kept_out, mirror_aliases, start_canary
 from tasks.training import build_training_set, train_baselines, train_candidate
 
 
@@ -69,4 +69,5 @@ def retrain(
         show_evidence(spec, request, training_set, version, decision, release)
         closed = finish(request, version.version, f"version {version.version} {outcome}")
     reasons = decision.reasons if answer is None or answer.approve else (f"not approved: {answer.reason}",)
+    reasons += kept_out(release, version.version)
     return Outcome(model=model, verdict=outcome, reasons=reasons, request=closed, version=version, release=release)

@@ -14,6 +14,7 @@ FLOORS = [
     ("evergreen.wiring",),
     ("evergreen.adapters", "evergreen.training", "evergreen.monitoring"),
     (
+        "evergreen.ab_test",
         "evergreen.budgets",
         "evergreen.card",
         "evergreen.evaluation",
@@ -23,6 +24,7 @@ FLOORS = [
         "evergreen.release",
         "evergreen.reliability",
         "evergreen.rival",
+        "evergreen.rollout",
         "evergreen.tuning",
         "evergreen.sequential",
     ),

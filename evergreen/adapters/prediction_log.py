@@ -32,7 +32,9 @@ COLUMNS = {
     "latency_ms": "float64",
     "shadow_version": "float64",
     "shadow_score": "float64",
+    "shadow_probabilities": "object",
     "shadow_latency_ms": "float64",
+    "routed_by": "object",
     "label": "float64",
     "label_timestamp": "datetime64[us, UTC]",
 }

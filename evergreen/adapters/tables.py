@@ -93,6 +93,8 @@ class PredictionRow(Base):
     shadow_version: Mapped[int | None]
     shadow_score: Mapped[float | None]
     shadow_latency_ms: Mapped[float | None]
+    shadow_probabilities: Mapped[dict[str, Any] | None]
+    routed_by: Mapped[str | None]
 
 
 class OutcomeRow(Base):
@@ -119,6 +121,7 @@ class ReleaseRow(Base):
     challenger_share: Mapped[float]
     previous: Mapped[int | None]
     changed_at: Mapped[datetime]
+    test: Mapped[dict[str, Any] | None]
 
 
 class JournalRow(Base):

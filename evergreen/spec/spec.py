@@ -16,7 +16,7 @@ from evergreen.errors import SpecError, UnknownModel
 from evergreen.spec.gate import GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
 from evergreen.spec.monitor import BacktestConfig, MonitorConfig, RetrainConfig
-from evergreen.spec.release import ReleaseConfig, ServeConfig
+from evergreen.spec.release import AbTestConfig, ReleaseConfig, ServeConfig
 from evergreen.spec.table import Table
 from evergreen.spec.train import TrainConfig, TuneConfig
 from evergreen.types import Digest, Window
@@ -36,6 +36,7 @@ class ModelSpec(Table):
     monitor: MonitorConfig = MonitorConfig()
     retrain: RetrainConfig = RetrainConfig()
     release: ReleaseConfig = ReleaseConfig()
+    ab_test: AbTestConfig = AbTestConfig()
     serve: ServeConfig = ServeConfig()
     backtest: BacktestConfig = BacktestConfig()
 

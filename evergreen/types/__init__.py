@@ -4,6 +4,7 @@ Frozen, closed, finite, UTC. They carry URIs and digests, never frames, tensors 
 process boundary, a Prefect result and an MLflow tag. Every decision carries its reasons.
 """
 
+from evergreen.types.ab_test import AbTest, AbTestDecision, AbTestFigures, Arm
 from evergreen.types.fact import LOSS_NAMES, Cause, Cell, Digest, Fact, LossName, Share, Task, Utc, Window
 from evergreen.types.gate import (
     Baseline,
@@ -35,8 +36,12 @@ from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, 
 
 __all__ = [
     "LOSS_NAMES",
+    "AbTest",
+    "AbTestDecision",
+    "AbTestFigures",
     "Abandoned",
     "Alarm",
+    "Arm",
     "Baseline",
     "Baselines",
     "Cause",

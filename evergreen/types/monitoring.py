@@ -36,7 +36,10 @@ class Prediction(Fact):
     """The other version of an open release, which scored the same row beside; nobody was told what it said."""
     shadow_score: float | None = None
     """None where it failed."""
+    shadow_probabilities: dict[str, float] | None = None
     shadow_latency_ms: NonNegativeFloat | None = None
+    routed_by: str | None = None
+    """The entity that an A/B test gave this arm; None where none runs."""
 
 
 class FeatureDrift(Fact):
