@@ -9,7 +9,6 @@ import numpy as np
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from evergreen.budgets import within_budgets
 from evergreen.errors import ArtifactError
 from evergreen.gate import decide
 from evergreen.spec import GateConfig, ModelSpec
@@ -72,8 +71,7 @@ def judge(
     candidate: Evaluation, champion: Evaluation | None, baselines: Baselines, footprint: Footprint, rules: GateConfig
 ) -> GateDecision:
     """Decide, and put every check on the flow run's page."""
-    checks = (*decide(candidate, champion, rules, baselines).checks, *within_budgets(footprint, rules))
-    decision = GateDecision(checks=checks)
+    decision = decide(candidate, champion, rules, baselines, footprint=footprint)
     create_table_artifact(
         key="gate",
         table=[

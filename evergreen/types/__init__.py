@@ -4,6 +4,7 @@ Frozen, closed, finite, UTC. They carry URIs and digests, never frames, tensors 
 process boundary, a Prefect result and an MLflow tag. Every decision carries its reasons.
 """
 
+from evergreen.types.attribution import Attribution, FeatureImportance
 from evergreen.types.fact import LOSS_NAMES, Cause, Cell, Digest, Fact, LossName, Share, Task, Utc, Window
 from evergreen.types.gate import (
     Baseline,
@@ -12,6 +13,7 @@ from evergreen.types.gate import (
     Evaluation,
     Footprint,
     GateDecision,
+    GroupDay,
     ModelVersion,
     ReliabilityBin,
     Scores,
@@ -30,18 +32,22 @@ from evergreen.types.monitoring import (
     RetrainRequest,
     WatchCheck,
 )
+from evergreen.types.parity import ColumnParity, Parity
 from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
+from evergreen.types.verdict import Verdict
 
 __all__ = [
     "LOSS_NAMES",
     "Abandoned",
     "Alarm",
+    "Attribution",
     "Baseline",
     "Baselines",
     "Cause",
     "Cell",
     "Check",
+    "ColumnParity",
     "Cost",
     "DayLoss",
     "Digest",
@@ -51,15 +57,18 @@ __all__ = [
     "Fact",
     "Fault",
     "FeatureDrift",
+    "FeatureImportance",
     "FeatureShift",
     "Finding",
     "Footprint",
     "GateDecision",
+    "GroupDay",
     "JournalEntry",
     "LiveFigures",
     "LossName",
     "ModelVersion",
     "Outcome",
+    "Parity",
     "PerformanceReport",
     "Prediction",
     "ProbeReport",
@@ -78,6 +87,7 @@ __all__ = [
     "Trial",
     "Tuning",
     "Utc",
+    "Verdict",
     "WatchCheck",
     "Window",
 ]
