@@ -21,6 +21,7 @@ FLOORS = [
         "evergreen.gate",
         "evergreen.groups",
         "evergreen.paired",
+        "evergreen.parity",
         "evergreen.release",
         "evergreen.reliability",
         "evergreen.rival",

@@ -85,7 +85,7 @@ class GateConfig(Table):
     max_feature_share: Share | None = None
     """Refuse when one feature is worth more than this share of all: such a one has often seen the label. Unset: shown and
     decides nothing."""
-    parity_rows: NonNegativeInt = 500
+    parity_rows: Annotated[int, Field(ge=0, le=10_000)] = 500
     """Logged answers of the champion that are computed again from offline features, drawn with `[train].seed`; 0: none."""
     parity_days: PositiveInt = 7
     """How far back they are drawn from."""
