@@ -2,7 +2,8 @@
 
 Pure checks over the groups' days in an `Evaluation`, where `[gate.fairness]` asks. As with calibration, noise can only
 widen a gap, so a check refuses what is *proved* to be too wide: the lower end of a basic bootstrap interval over whole days
-(Davison & Hinkley 1997, section 5.2). Selection rate and true positive rate are those of Hardt, Price & Srebro 2016,
+(Davison & Hinkley 1997, section 5.2), widened for few days as Hesterberg 2015 has it ("What Teachers Should Know About the
+Bootstrap", section 4.4). Selection rate and true positive rate are those of Hardt, Price & Srebro 2016,
 "Equality of Opportunity in Supervised Learning". Counting is `evergreen/groups.py`.
 """
 
@@ -11,6 +12,7 @@ from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from evergreen.spec import FairnessConfig, GateConfig
 from evergreen.types import Check, Evaluation, GroupDay
@@ -74,7 +76,8 @@ def _gap(counts: Counts, confidence: float, seed: int) -> tuple[float, float, Co
     drawn = np.random.default_rng(seed).multinomial(days, np.full(days, 1 / days), size=RESAMPLES)
     below = drawn @ under
     drawn_rates = np.divide(drawn @ over, below, out=np.broadcast_to(rates, below.shape).copy(), where=below > 0)
-    low = 2 * found - float(np.quantile(np.ptp(drawn_rates, axis=1), confidence))
+    widening = np.sqrt(days / (days - 1)) * stdtrit(days - 1, confidence) / ndtri(confidence)
+    low = found - widening * (float(np.quantile(np.ptp(drawn_rates, axis=1), confidence)) - found)
     return found, float(np.clip(low, 0.0, found)), rates
 
 

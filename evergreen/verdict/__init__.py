@@ -5,7 +5,8 @@ Pure text from figures: no clock, no model, no script, nothing fetched. Refusals
 there. `charts.py` draws, `intervals.py` says how sure each figure is.
 """
 
+from evergreen.verdict.intervals import day_changes
 from evergreen.verdict.page import render
 from evergreen.verdict.summary import summary
 
-__all__ = ["render", "summary"]
+__all__ = ["day_changes", "render", "summary"]

@@ -10,12 +10,12 @@ from html import escape
 from evergreen.types import ReliabilityBin
 from evergreen.verdict.intervals import Interval
 
-WIDTH = 720
+WIDTH = 960
 
 
 def day_bars(days: Sequence[tuple[str, int, float]], mean: Interval, margin: float | None, digits: int = 4) -> str:
     """Change of loss day by day: a bar a day, the mean with its interval as a band, the margin as a line."""
-    height, left, right, top, bottom = 260, 70, 16, 14, 34
+    height, left, right, top, bottom = 280, 62, 10, 14, 34
     known = [change for _, _, change in days] + [mean.value, 0.0]
     known += [end for end in (mean.low, mean.high, margin) if end is not None]
     ticks = _ticks(min(known), max(known))
@@ -52,7 +52,7 @@ def forest(
     rows: Sequence[tuple[str, str, Interval]], limit: float | None = None, *, better_below: bool = True, digits: int = 4
 ) -> str:
     """A line a row: its name and a remark, the figure as a dot, its interval as a whisker, zero as an axis."""
-    left, right, line = 210, 96, 26
+    left, right, line = 250, 90, 26
     height = line * len(rows) + 44
     known = [0.0] + [end for _, _, one in rows for end in (one.value, one.low, one.high) if end is not None]
     known += [] if limit is None else [limit]

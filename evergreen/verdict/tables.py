@@ -16,9 +16,9 @@ def text(value: object) -> str:
     return escape(str(value))
 
 
-def badge(passed: bool) -> str:
-    """The gate's word on one thing."""
-    word = "passed" if passed else "refused"
+def badge(passed: bool, *, idle: bool = False) -> str:
+    """The gate's word on one thing; an idle rule decides nothing."""
+    word = "shown" if idle else "passed" if passed else "refused"
     return f'<span class="badge {word}">{word}</span>'
 
 
@@ -48,7 +48,7 @@ def checks(found: Sequence[Check]) -> str:
         ("", "check", "figure", "reason, and the rule"),
         (
             (
-                badge(check.passed),
+                badge(check.passed, idle=check.rule.endswith("decides nothing")),
                 f'<span class="nowrap">{text(check.name)}</span>',
                 f"{check.figure:,.4g}",
                 f"{text(check.reason)}<br><small>{text(check.rule)}</small>",
