@@ -18,10 +18,12 @@ from tasks.evidence import show_evidence
 from tasks.features import refresh_features
 from tasks.gate import evaluate_candidate, evaluate_champion, judge, measure
 from tasks.moment import moment
+from tasks.parity import check_parity
 from tasks.plots import draw
 from tasks.registry import register
 from tasks.release import kept_out, mirror_aliases, start_canary
 from tasks.training import build_training_set, train_baselines, train_candidate
+from tasks.verdict import show_verdict
 
 
 @flow(flow_run_name="retrain-{model}")
@@ -55,11 +57,14 @@ def retrain(
 
         evaluation = evaluate_candidate(spec, candidate, training_set)
         champion = evaluate_champion(spec, training_set)  # scored again now, on the same rows
-        decision = judge(evaluation, champion, baselines, measure(candidate, training_set), spec.gate)
+        footprint = measure(candidate, training_set)
+        parity = check_parity(spec, request.as_of)
+        decision = judge(evaluation, champion, baselines, footprint, parity, spec.gate)
 
-        # Refusals are recorded too.
+        # Refusals are recorded too, and have a page.
         version = register(spec, candidate, evaluation, champion, baselines, decision, cause)
         draw(spec, candidate, evaluation, champion, version)
+        show_verdict(spec, version, cause, candidate, decision, evaluation, champion, baselines, footprint, parity)
         release = None
         answer = approval(spec, version) if decision.passed else None
         if answer is not None and answer.approve:

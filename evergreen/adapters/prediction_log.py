@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from sqlalchemy import ColumnElement, and_, exc, exists, select
 from sqlalchemy.orm import Session, aliased
@@ -126,6 +127,24 @@ class PredictionLog:
             PredictionRow.event_timestamp < window.end,
         )
         return set(self._session.scalars(rows))
+
+    def draw(
+        self, model: str, version: int, window: Window, rows: int, *, seed: int, as_of: datetime
+    ) -> tuple[int, pd.DataFrame]:
+        """How many answers a version gave in the window, and at most `rows` of them, drawn by `seed`, as `frame` has them.
+
+        The same log and seed give the same draw. `rows` is at most `CHUNK`.
+        """
+        answers = select(PredictionRow.prediction_id).where(
+            PredictionRow.model == model,
+            PredictionRow.version == version,
+            PredictionRow.event_timestamp >= window.start,
+            PredictionRow.event_timestamp < window.end,
+        )
+        ids = sorted(self._session.scalars(answers))
+        drawn = np.random.default_rng(seed).permutation(len(ids))[: min(rows, CHUNK)]
+        chosen = PredictionRow.prediction_id.in_([ids[place] for place in drawn])
+        return len(ids), self._frame(model, chosen, as_of)
 
     def waiting(self, model: str, before: datetime) -> pd.DataFrame:
         """`example_id` and `event_timestamp` of what was asked before a moment and has no outcome yet, oldest first."""

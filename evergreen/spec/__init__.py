@@ -5,7 +5,7 @@ but `[model]` and `[data]` has a default. An unknown key fails with the nearest 
 To add a key, add an attribute with a docstring; to add a table, add a class and an attribute of `ModelSpec`.
 """
 
-from evergreen.spec.gate import GateConfig
+from evergreen.spec.gate import FairnessConfig, GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
 from evergreen.spec.monitor import BacktestConfig, MonitorConfig, RetrainConfig
 from evergreen.spec.release import AbTestConfig, ReleaseConfig, ServeConfig
@@ -19,6 +19,7 @@ __all__ = [
     "AbTestConfig",
     "BacktestConfig",
     "DataConfig",
+    "FairnessConfig",
     "GateConfig",
     "ModelConfig",
     "ModelSpec",

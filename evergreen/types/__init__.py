@@ -5,6 +5,7 @@ process boundary, a Prefect result and an MLflow tag. Every decision carries its
 """
 
 from evergreen.types.ab_test import AbTest, AbTestDecision, AbTestFigures, Arm
+from evergreen.types.attribution import Attribution, FeatureImportance
 from evergreen.types.fact import LOSS_NAMES, Cause, Cell, Digest, Fact, LossName, Share, Task, Utc, Window
 from evergreen.types.gate import (
     Baseline,
@@ -13,6 +14,7 @@ from evergreen.types.gate import (
     Evaluation,
     Footprint,
     GateDecision,
+    GroupDay,
     ModelVersion,
     ReliabilityBin,
     Scores,
@@ -31,8 +33,10 @@ from evergreen.types.monitoring import (
     RetrainRequest,
     WatchCheck,
 )
+from evergreen.types.parity import ColumnParity, Parity
 from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
+from evergreen.types.verdict import Verdict
 
 __all__ = [
     "LOSS_NAMES",
@@ -42,11 +46,13 @@ __all__ = [
     "Abandoned",
     "Alarm",
     "Arm",
+    "Attribution",
     "Baseline",
     "Baselines",
     "Cause",
     "Cell",
     "Check",
+    "ColumnParity",
     "Cost",
     "DayLoss",
     "Digest",
@@ -56,15 +62,18 @@ __all__ = [
     "Fact",
     "Fault",
     "FeatureDrift",
+    "FeatureImportance",
     "FeatureShift",
     "Finding",
     "Footprint",
     "GateDecision",
+    "GroupDay",
     "JournalEntry",
     "LiveFigures",
     "LossName",
     "ModelVersion",
     "Outcome",
+    "Parity",
     "PerformanceReport",
     "Prediction",
     "ProbeReport",
@@ -83,6 +92,7 @@ __all__ = [
     "Trial",
     "Tuning",
     "Utc",
+    "Verdict",
     "WatchCheck",
     "Window",
 ]
