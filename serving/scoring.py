@@ -5,6 +5,7 @@ is what was scored, cell by cell. Not here: HTTP (`routes.py`), loading (`loaded
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -225,14 +226,19 @@ def _score_rows(
     missing = [name for name in version.inputs if name not in examples.columns]
     if missing:
         raise DataError(f"the model's inputs {missing} are not among the columns {sorted(examples.columns)}")
-    columns = {name: _typed(examples.columns[name], kind)[where] for name, kind in version.inputs.items()}
+    some_rows = None if len(where) == len(examples) else where.tolist()
+    columns: dict[str, list[Any] | NDArray[Any]] = {}
+    for name, kind in version.inputs.items():
+        given = examples.columns[name] if some_rows is None else _picked(examples.columns[name], some_rows)
+        columns[name] = _typed(given, kind) if isinstance(given, np.ndarray) else _listed(given, kind)
     names = list(columns)
     rows = list(zip(*(_cells(column) for column in columns.values()), strict=True))
 
-    def score(some: Sequence[int] | slice) -> list[Said]:
-        return _said(version.score({name: column[some] for name, column in columns.items()}).tolist(), version.classes)
+    def score(some: Sequence[int] | None = None) -> list[Said]:
+        picked = columns if some is None else {name: _picked(column, some) for name, column in columns.items()}
+        return _said(version.score(picked).tolist(), version.classes)
 
-    said = score(slice(None)) if cache is None else cache.said(number, rows, score)
+    said = score() if cache is None else cache.said(number, rows, score)
     return [dict(zip(names, row, strict=True)) for row in rows], said
 
 
@@ -242,7 +248,18 @@ def _said(scores: list[Any], classes: Sequence[str]) -> list[Said]:
     return [(max(row), dict(zip(classes, row, strict=True))) for row in scores]
 
 
-def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
+def _picked(column: Sequence[Any] | NDArray[Any], rows: Sequence[int]) -> list[Any] | NDArray[Any]:
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
+
+
+def _listed(values: Sequence[Any], kind: Literal["numeric", "categorical"]) -> list[Cell]:
+    """A request's cells: None where missing or infinite. Arrays would cost some microseconds a column, for one row too."""
+    if kind == "categorical":
+        return [value if type(value) is str else category_key(value) for value in values]
+    return [None if value is None or not math.isfinite(value) else float(value) for value in values]
+
+
+def _typed(values: NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
     """Numbers as float64 with NaN where missing or infinite; categories as objects with None where missing."""
     if kind == "numeric":
         numbers = np.asarray(values, dtype=np.float64)  # None becomes NaN
@@ -252,7 +269,9 @@ def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categ
     return categories
 
 
-def _cells(column: NDArray[Any]) -> list[Cell]:
+def _cells(column: list[Cell] | NDArray[Any]) -> list[Cell]:
+    if isinstance(column, list):
+        return column
     values = column.tolist()
     return values if column.dtype == object else [None if value != value else value for value in values]
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from evergreen.errors import ArtifactError
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
+from evergreen.training.fused import FusedNetwork
 from evergreen.training.label import Label
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.objective import answer
@@ -58,7 +59,7 @@ class Predictor:
     def __init__(self, description: ModelDescription, network: Network) -> None:
         self.description = description
         self._encoder = Encoder(description.preprocessing)
-        self._network = network.eval()
+        self._network = FusedNetwork(network).eval()
 
     @classmethod
     def load(cls, path: str | Path, digest: Digest | None = None) -> Self:
