@@ -1,6 +1,6 @@
 """The demo's page: `reports/demo.json` as one self-contained HTML file that asks nobody for anything.
 
-Pure text from figures: no clock, no files but the style sheet beside this module. Called by `demo/story.py` at the end of
+Pure text from figures: no clock, no files but the style sheet of `evergreen/pages`. Called by `demo/story.py` at the end of
 a run. To show another part of the story, write a function that returns HTML and call it in `render`; what comes from the
 figures goes through `_text`.
 """
@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from demo.chart import Line, Mark, day, line_chart
+from evergreen.pages.chart import STYLE, Line, Mark, day, line_chart
 
-STYLE = Path(__file__).with_name("page.css")
 CHARTS = (
     ("log_loss", "Log loss, lower is better", 2),
     ("auc", "Area under the ROC curve, higher is better", 2),

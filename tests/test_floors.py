@@ -19,6 +19,7 @@ FLOORS = [
         "evergreen.evaluation",
         "evergreen.figures",
         "evergreen.gate",
+        "evergreen.pages",
         "evergreen.paired",
         "evergreen.release",
         "evergreen.reliability",

@@ -30,6 +30,14 @@ from evergreen.types.monitoring import (
     RetrainRequest,
     WatchCheck,
 )
+from evergreen.types.performance import (
+    CensoredPerformance,
+    DayPerformance,
+    Interval,
+    PerformanceEstimate,
+    SlicePerformance,
+    WindowEstimate,
+)
 from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
 
@@ -41,9 +49,11 @@ __all__ = [
     "Baselines",
     "Cause",
     "Cell",
+    "CensoredPerformance",
     "Check",
     "Cost",
     "DayLoss",
+    "DayPerformance",
     "Digest",
     "DriftReport",
     "DriftVerdict",
@@ -55,11 +65,13 @@ __all__ = [
     "Finding",
     "Footprint",
     "GateDecision",
+    "Interval",
     "JournalEntry",
     "LiveFigures",
     "LossName",
     "ModelVersion",
     "Outcome",
+    "PerformanceEstimate",
     "PerformanceReport",
     "Prediction",
     "ProbeReport",
@@ -72,6 +84,7 @@ __all__ = [
     "RetrainRequest",
     "Scores",
     "Share",
+    "SlicePerformance",
     "Task",
     "TrainedModel",
     "TrainingSet",
@@ -80,4 +93,5 @@ __all__ = [
     "Utc",
     "WatchCheck",
     "Window",
+    "WindowEstimate",
 ]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.chart import Line, Mark, line_chart, nice_ticks
+from evergreen.pages.chart import Line, Mark, line_chart, nice_ticks
 from demo.page import mean_log_losses, render
 
 START = datetime(2013, 4, 1, 18, tzinfo=UTC)

@@ -1,6 +1,6 @@
 """Lines over time as inline SVG: no script, no font, no request; colours come from the page's style sheet.
 
-Pure text from figures. Called by `demo/page.py`. To mark another kind of moment, give `Mark` another `kind` and draw it
+Pure text from figures. Called by the pages. To mark another kind of moment, give `Mark` another `kind` and draw it
 in `_mark`.
 """
 
@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
+from pathlib import Path
 from typing import Literal
 
+STYLE = Path(__file__).with_name("page.css")
+"""Colours and shapes of every page."""
 ALARM_LANE, RELEASE_LANE, PLOT_TOP = 12, 30, 46
 """Heights in pixels: alarms stand above releases, both above the plot, so that marks of one moment do not collide."""
 LEFT, RIGHT, BOTTOM = 52, 60, 30
