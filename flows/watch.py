@@ -10,6 +10,7 @@ from prefect import flow
 
 from evergreen.types import RetrainDecision
 from evergreen.wiring import wiring
+from tasks.estimate import estimate_newest
 from tasks.features import refresh_features
 from tasks.moment import moment
 from tasks.watch import (
@@ -35,6 +36,7 @@ def watch(model: str = "flight_delay", as_of: datetime | None = None) -> Retrain
     at = moment(as_of)
     refresh_features(spec, at)
     record_outcomes(spec, at)
+    estimate_newest(spec, at)
     served = served_rows(spec, at)
     if served is None:
         return None

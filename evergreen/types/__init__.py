@@ -29,6 +29,7 @@ from evergreen.types.monitoring import (
     RetrainDecision,
     RetrainRequest,
     WatchCheck,
+    WatchRecord,
 )
 from evergreen.types.performance import (
     CensoredPerformance,
@@ -92,6 +93,7 @@ __all__ = [
     "Tuning",
     "Utc",
     "WatchCheck",
+    "WatchRecord",
     "Window",
     "WindowEstimate",
 ]

@@ -207,6 +207,16 @@ class WatchCheck(Fact):
     """The Evidently page of the window."""
 
 
+class WatchRecord(Fact):
+    """One past look with all it saw, for people to read."""
+
+    check: WatchCheck
+    as_of: Utc
+    reasons: tuple[str, ...]
+    performance: PerformanceReport
+    drift: DriftReport | None
+
+
 class RetrainRequest(Fact):
     """What became of one ask for a retrain."""
 
