@@ -84,10 +84,10 @@ def render(monitored: Monitored) -> str:
         *_charts(m),
         _days(m),
         tables.estimates(m.estimates, m.task),
-        tables.slices(newest.performance if newest else None, m.task),
-        tables.features(newest.drift if newest else None, m.importance),
         tables.looks(m.records, m.task),
         tables.requests(m.requests),
+        tables.slices(newest.performance if newest else None, m.task),
+        tables.features(newest.drift if newest else None, m.importance),
         tables.releases(m.journal),
         "<footer>Intervals are 95%, days being the sample: no interval means too few days.</footer>",
     ]

@@ -88,7 +88,9 @@ def features(drift: DriftReport | None, importance: Mapping[str, float]) -> str:
     weights = importance or dict.fromkeys((one.feature for one in judged), 1.0)
     ranked = sorted(judged, key=lambda one: (-_beyond(one) * weights.get(one.feature, 0.0), -_beyond(one)))
     most = max((_beyond(one) * weights.get(one.feature, 0.0) for one in ranked), default=0.0) or 1.0
-    rows = [_feature(one, importance, _beyond(one) * weights.get(one.feature, 0.0) / most) for one in ranked]
+    moved = [one for one in ranked if _beyond(one) > 0]
+    rows = [_feature(one, importance, _beyond(one) * weights.get(one.feature, 0.0) / most) for one in moved]
+    others = [_feature(one, importance, 0.0) for one in ranked if one not in moved]
     told = (
         "drift beyond the usual times importance" if importance else "drift beyond the usual; importance is not known"
     )
@@ -100,7 +102,14 @@ def features(drift: DriftReport | None, importance: Mapping[str, float]) -> str:
         else "By Evidently's distances: too few days to calibrate them."
     )
     heads = ("feature", "rank", "#distance", "#usual", "#chance", "#importance", "")
-    return f'<h2>Features, by {told}</h2><p class="soft">{lead}</p>{table(heads, rows)}'
+    rest = (
+        f"<details><summary>{len(others)} more, no further from before than usual</summary>"
+        f'<div class="inside">{table(heads, others)}</div></details>'
+        if others
+        else ""
+    )
+    first = table(heads, rows) if rows else ""
+    return f'<h2>Features, by {told}</h2><p class="soft">{lead}</p>{first}{rest}'
 
 
 def looks(records: Sequence[WatchRecord], task: Task) -> str:
