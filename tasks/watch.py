@@ -158,6 +158,8 @@ def measure_performance(spec: ModelSpec, served: Served) -> PerformanceReport:
         config=spec.monitor,
         task=spec.model.task,
         earlier=served.earlier,
+        slices=spec.data.slices,
+        seed=spec.train.seed,
     )
 
 

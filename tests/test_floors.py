@@ -21,6 +21,7 @@ FLOORS = [
         "evergreen.figures",
         "evergreen.gate",
         "evergreen.groups",
+        "evergreen.pages",
         "evergreen.paired",
         "evergreen.parity",
         "evergreen.release",

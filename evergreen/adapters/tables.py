@@ -160,6 +160,21 @@ class DriftCheckRow(Base):
     performance: Mapped[dict[str, Any]]
 
 
+class WindowEstimateRow(Base):
+    """What was said of a window before its outcomes were in, and, once they are, what came true."""
+
+    __tablename__ = "window_estimates"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    window_end: Mapped[datetime] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    window_start: Mapped[datetime]
+    as_of: Mapped[datetime]
+    said: Mapped[dict[str, Any]]
+    realised: Mapped[dict[str, Any] | None]
+    realised_as_of: Mapped[datetime | None]
+
+
 class RetrainRequestRow(Base):
     """One ask for a retrain, by one owner. The two partial indexes are law 4, kept by the database itself."""
 

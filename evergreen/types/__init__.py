@@ -32,8 +32,17 @@ from evergreen.types.monitoring import (
     RetrainDecision,
     RetrainRequest,
     WatchCheck,
+    WatchRecord,
 )
 from evergreen.types.parity import ColumnParity, Parity
+from evergreen.types.performance import (
+    CensoredPerformance,
+    DayPerformance,
+    Interval,
+    PerformanceEstimate,
+    SlicePerformance,
+    WindowEstimate,
+)
 from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
 from evergreen.types.verdict import Verdict
@@ -51,10 +60,12 @@ __all__ = [
     "Baselines",
     "Cause",
     "Cell",
+    "CensoredPerformance",
     "Check",
     "ColumnParity",
     "Cost",
     "DayLoss",
+    "DayPerformance",
     "Digest",
     "DriftReport",
     "DriftVerdict",
@@ -68,12 +79,14 @@ __all__ = [
     "Footprint",
     "GateDecision",
     "GroupDay",
+    "Interval",
     "JournalEntry",
     "LiveFigures",
     "LossName",
     "ModelVersion",
     "Outcome",
     "Parity",
+    "PerformanceEstimate",
     "PerformanceReport",
     "Prediction",
     "ProbeReport",
@@ -86,6 +99,7 @@ __all__ = [
     "RetrainRequest",
     "Scores",
     "Share",
+    "SlicePerformance",
     "Task",
     "TrainedModel",
     "TrainingSet",
@@ -94,5 +108,7 @@ __all__ = [
     "Utc",
     "Verdict",
     "WatchCheck",
+    "WatchRecord",
     "Window",
+    "WindowEstimate",
 ]

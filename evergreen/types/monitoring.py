@@ -10,6 +10,7 @@ from pydantic import (
 
 from evergreen.types.fact import Cause, Cell, Fact, Share, Utc, Window
 from evergreen.types.gate import Scores
+from evergreen.types.performance import DayPerformance, Interval, PerformanceEstimate, SlicePerformance
 
 
 class Prediction(Fact):
@@ -157,6 +158,15 @@ class PerformanceReport(Fact):
     days: NonNegativeInt = 0
     probe: ProbeReport | None = None
     """None while too few outcomes are in to make it."""
+    intervals: dict[str, Interval] = {}
+    """The loss, by its name among the figures, `calibration_gap`, and where the task has them `auc` and `accuracy`, with
+    bounds by days; empty while `scores` is None, and so are the two that follow."""
+    by_day: tuple[DayPerformance, ...] = ()
+    """Oldest first."""
+    slices: tuple[SlicePerformance, ...] = ()
+    """Of the columns in `[data].slices`, the largest first."""
+    estimate: PerformanceEstimate | None = None
+    """The same figures found without the window's outcomes; of a regression not available."""
 
     @property
     def label_share(self) -> float:
@@ -198,6 +208,16 @@ class WatchCheck(Fact):
     episode: str | None = None
     report_uri: str | None = None
     """The Evidently page of the window."""
+
+
+class WatchRecord(Fact):
+    """One past look with all it saw, for people to read."""
+
+    check: WatchCheck
+    as_of: Utc
+    reasons: tuple[str, ...]
+    performance: PerformanceReport
+    drift: DriftReport | None
 
 
 class RetrainRequest(Fact):
