@@ -31,6 +31,7 @@ from evergreen.types.monitoring import (
     WatchCheck,
 )
 from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision
+from evergreen.types.remedy import Recalibration, Remedy
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
 
 __all__ = [
@@ -65,9 +66,11 @@ __all__ = [
     "ProbeReport",
     "Progress",
     "Rates",
+    "Recalibration",
     "Release",
     "ReleaseDecision",
     "ReliabilityBin",
+    "Remedy",
     "RetrainDecision",
     "RetrainRequest",
     "Scores",
