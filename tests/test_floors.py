@@ -21,6 +21,7 @@ FLOORS = [
         "evergreen.gate",
         "evergreen.paired",
         "evergreen.release",
+        "evergreen.recalibration",
         "evergreen.reliability",
         "evergreen.rival",
         "evergreen.tuning",

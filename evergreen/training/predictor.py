@@ -17,12 +17,13 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from evergreen.errors import ArtifactError
+from evergreen.recalibration import recalibrated
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
 from evergreen.training.label import Label
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.objective import answer
 from evergreen.training.preprocessing import Column, Encoder, Preprocessing
-from evergreen.types import Digest, Fact, Task
+from evergreen.types import Digest, Fact, Recalibration, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,8 @@ class ModelDescription(Fact):
     shape: NetworkShape
     label: Label = Label()
     preprocessing: Preprocessing
+    recalibration: Recalibration | None = None
+    """What the network's answers are moved by, of two classes; None where they stand as they are."""
     lineage: dict[str, Any]
     """What it was made from; see `TrainingJob.lineage`."""
 
@@ -89,6 +92,11 @@ class Predictor:
         return self.description.preprocessing.features
 
     @property
+    def network(self) -> Network:
+        """What answers, before any recalibration; to be read only."""
+        return self._network
+
+    @property
     def task(self) -> Task:
         """What it predicts."""
         return self.description.label.task
@@ -105,7 +113,9 @@ class Predictor:
         Numbers may be None or NaN and categories unseen or None. Raises `DataError` naming a column that is missing, of
         another length or not numeric.
         """
-        return answer(self._network, self.description.label, Rows.of(self._encoder.encode_cells(columns))).numpy()
+        said = answer(self._network, self.description.label, Rows.of(self._encoder.encode_cells(columns))).numpy()
+        moved = self.description.recalibration
+        return said if moved is None else recalibrated(said, moved)
 
 
 class PyfuncModel:
