@@ -9,6 +9,7 @@ from evergreen.spec.gate import GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
 from evergreen.spec.monitor import BacktestConfig, MonitorConfig, RetrainConfig
 from evergreen.spec.release import ReleaseConfig, ServeConfig
+from evergreen.spec.remedy import RemedyConfig
 from evergreen.spec.spec import CLASSIFICATION_KEYS, REGRESSION_KEYS, ModelSpec, load_spec, parse_spec
 from evergreen.spec.table import Name, Table
 from evergreen.spec.train import TrainConfig, TuneConfig
@@ -24,6 +25,7 @@ __all__ = [
     "MonitorConfig",
     "Name",
     "ReleaseConfig",
+    "RemedyConfig",
     "RetrainConfig",
     "ServeConfig",
     "Table",

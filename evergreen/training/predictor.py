@@ -22,7 +22,7 @@ from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
 from evergreen.training.label import Label
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.objective import answer
-from evergreen.training.preprocessing import Column, Encoder, Preprocessing
+from evergreen.training.preprocessing import Coded, Column, Encoded, Encoder, Preprocessing
 from evergreen.types import Digest, Fact, Recalibration, Task
 
 if TYPE_CHECKING:
@@ -113,9 +113,24 @@ class Predictor:
         Numbers may be None or NaN and categories unseen or None. Raises `DataError` naming a column that is missing, of
         another length or not numeric.
         """
-        said = answer(self._network, self.description.label, Rows.of(self._encoder.encode_cells(columns))).numpy()
-        moved = self.description.recalibration
+        return self._answer(self._encoder.encode_cells(columns))
+
+    def score_columns(
+        self, numerics: Mapping[str, NDArray[np.float32]], categoricals: Mapping[str, Coded]
+    ) -> NDArray[np.float64]:
+        """As `score`, of rows that lie in columnar memory: the same answers, many times faster for many rows."""
+        return self._answer(self._encoder.encode_columns(numerics, categoricals))
+
+    def unmoved(self, columns: Mapping[str, Column]) -> NDArray[np.float64]:
+        """As `score`, without the recalibration: what another one is fitted on."""
+        return self._said(self._encoder.encode_cells(columns))
+
+    def _answer(self, encoded: Encoded) -> NDArray[np.float64]:
+        said, moved = self._said(encoded), self.description.recalibration
         return said if moved is None else recalibrated(said, moved)
+
+    def _said(self, encoded: Encoded) -> NDArray[np.float64]:
+        return answer(self._network, self.description.label, Rows.of(encoded)).numpy()
 
 
 class PyfuncModel:

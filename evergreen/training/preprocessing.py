@@ -210,7 +210,7 @@ class Encoder:
                 places.get(value if type(value) is str else category_key(value), 0)  # type: ignore[arg-type]
                 for value in columns[name]
             ]
-        return self._encode([_numbers(name, columns[name]) for name, _, _ in self._curves], categories)
+        return self._encode([numbers(name, columns[name]) for name, _, _ in self._curves], categories)
 
     def _encode(self, numbers: Sequence[NDArray[np.float32]], categories: NDArray[np.int64]) -> Encoded:
         numeric = np.empty((len(categories), len(self._curves)), dtype=np.float32)
@@ -238,7 +238,15 @@ class Encoder:
         return lengths[needed[0]]
 
 
-def _numbers(name: str, values: Column) -> NDArray[np.float32]:
+def code(values: Column) -> Coded:
+    """A categorical column of any cells, coded: each distinct one is looked at once."""
+    places: dict[object, int] = {}
+    codes = np.fromiter((places.setdefault(value, len(places)) for value in values), np.int32, len(values))
+    return Coded(codes, tuple(category_key(value) for value in places))
+
+
+def numbers(name: str, values: Column) -> NDArray[np.float32]:
+    """(rows,) a numeric column of any cells, NaN where missing; raises `DataError` where one is no number."""
     try:
         if hasattr(values, "to_numpy"):  # a pandas column: its own missing marks become NaN
             return values.to_numpy(dtype=np.float32, na_value=np.nan)

@@ -18,9 +18,9 @@ class Remedy(StrEnum):
     """Better values for `[train]` are looked for first."""
 
     @property
-    def cost(self) -> int:
-        """Its place on the ladder, from 0."""
-        return list(Remedy).index(self)
+    def trains_anew(self) -> bool:
+        """Whether a new network comes of it: what cooldowns and retrain budgets count."""
+        return self in (Remedy.RETRAIN, Remedy.SEARCH)
 
 
 class Recalibration(Fact):
