@@ -172,7 +172,7 @@ class Models:
 @task(persist_result=False, cache_policy=NO_CACHE)
 def play_policies(rehearsal: Rehearsal, fitted: ModelSpec) -> BacktestReport:
     """Train the model of every slot, then ask every policy."""
-    return played_policies(rehearsal, fitted, _by_default(rehearsal))
+    return played_policies(rehearsal, fitted, by_default(rehearsal))
 
 
 def played_policies(rehearsal: Rehearsal, fitted: ModelSpec, by_default: Policy) -> BacktestReport:
@@ -269,7 +269,7 @@ def _in_parallel(rehearsal: Rehearsal, work: Iterable[Callable[[], T]]) -> list[
         return list(pool.map(lambda piece: piece(), work))
 
 
-def _by_default(rehearsal: Rehearsal) -> Policy:
+def by_default(rehearsal: Rehearsal) -> Policy:
     """Retrain when Evidently's preset, on the rows a report draws, says that half of the columns drifted."""
     from evergreen.adapters.evidently import default_share
 

@@ -11,7 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     for table in ("retrain_requests", "drift_checks"):
-        op.add_column(table, sa.Column("remedy", sa.String(), nullable=False, server_default="retrain"))
+        op.add_column(table, sa.Column("remedy", sa.Text(), nullable=False, server_default="retrain"))
     op.add_column("retrain_requests", sa.Column("device_seconds", sa.Float()))
 
 
