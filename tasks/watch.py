@@ -181,7 +181,7 @@ def decide_retrain(
             performance=measured,
             drift=drift,
             champion_evaluation=wire.registry.evaluation(served.champion),
-            trained_until=served.training_set.holdout.start,
+            trained_until=wire.registry.candidate(served.champion).trained_anew_until,
             history=history,
             faults=faults,
         )
@@ -204,8 +204,9 @@ def announce(spec: ModelSpec, decision: RetrainDecision) -> None:
         payload={
             "model": spec.name,
             "as_of": decision.as_of.isoformat(),
-            "cause": decision.alarms[0].trigger.value,
+            "cause": decision.cause.value,
             "episode": decision.episode,
+            "remedy": decision.remedy.value,
             "reasons": list(decision.reasons),
         },
     )

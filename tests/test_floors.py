@@ -25,6 +25,7 @@ FLOORS = [
         "evergreen.paired",
         "evergreen.parity",
         "evergreen.release",
+        "evergreen.recalibration",
         "evergreen.reliability",
         "evergreen.rival",
         "evergreen.rollout",

@@ -24,7 +24,7 @@ def lookups(installation: Installation) -> dict[str, float]:
         batches = [installation.keys[start : start + size] for start in range(0, len(installation.keys) - size, size)]
         asked = [{name: [row[name] for row in batch] for name in batch[0]} for batch in batches]
         raw = _redis(installation, batches) if settings.online_store == "redis" else _sqlite(installation, batches)
-        ours = [lambda rows=rows: features.online(service, rows, MOMENT) for rows in asked]  # type: ignore[misc]
+        ours = [lambda rows=rows: features.online(service, rows, MOMENT) for rows in asked]
         name = f"lookup_{settings.online_store}_{size}"
         times = {"ours": float("inf"), "raw": float("inf")}
         for _ in range(ROUNDS):  # alternately, the best of each

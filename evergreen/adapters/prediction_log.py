@@ -30,6 +30,7 @@ COLUMNS = {
     "role": "object",
     "score": "float64",
     "probabilities": "object",
+    "stale": "object",
     "latency_ms": "float64",
     "shadow_version": "float64",
     "shadow_score": "float64",

@@ -155,6 +155,7 @@ class DriftCheckRow(Base):
     episode: Mapped[str | None]
     alarms: Mapped[list[Any]]
     reasons: Mapped[list[Any]]
+    remedy: Mapped[str] = mapped_column(server_default="retrain")
     report_uri: Mapped[str | None]
     drift: Mapped[dict[str, Any] | None]
     performance: Mapped[dict[str, Any]]
@@ -210,6 +211,8 @@ class RetrainRequestRow(Base):
     status: Mapped[str]
     reason: Mapped[str]
     version: Mapped[int | None]
+    remedy: Mapped[str] = mapped_column(server_default="retrain")
+    device_seconds: Mapped[float | None]
 
 
 class TurnstileRow(Base):

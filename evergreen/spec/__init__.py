@@ -9,6 +9,7 @@ from evergreen.spec.gate import FairnessConfig, GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
 from evergreen.spec.monitor import BacktestConfig, MonitorConfig, RetrainConfig
 from evergreen.spec.release import AbTestConfig, ReleaseConfig, ServeConfig
+from evergreen.spec.remedy import RemedyConfig
 from evergreen.spec.spec import CLASSIFICATION_KEYS, REGRESSION_KEYS, ModelSpec, load_spec, parse_spec
 from evergreen.spec.table import Name, Table
 from evergreen.spec.train import TrainConfig, TuneConfig
@@ -26,6 +27,7 @@ __all__ = [
     "MonitorConfig",
     "Name",
     "ReleaseConfig",
+    "RemedyConfig",
     "RetrainConfig",
     "ServeConfig",
     "Table",

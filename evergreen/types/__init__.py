@@ -44,6 +44,7 @@ from evergreen.types.performance import (
     WindowEstimate,
 )
 from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision
+from evergreen.types.remedy import Recalibration, Remedy
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
 from evergreen.types.verdict import Verdict
 
@@ -92,9 +93,11 @@ __all__ = [
     "ProbeReport",
     "Progress",
     "Rates",
+    "Recalibration",
     "Release",
     "ReleaseDecision",
     "ReliabilityBin",
+    "Remedy",
     "RetrainDecision",
     "RetrainRequest",
     "Scores",
