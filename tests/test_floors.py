@@ -44,7 +44,12 @@ VENDORS = {
     "prometheus_client": ("serving", "evergreen.adapters"),
     "torch": ("evergreen.training",),
     "ray": ("evergreen.training.cluster",),
-    "feast": ("evergreen.adapters.feast", "evergreen.adapters.asof_store", "feature_repo"),
+    "feast": (
+        "evergreen.adapters.feast",
+        "evergreen.adapters.asof_store",
+        "evergreen.adapters.online_read",
+        "feature_repo",
+    ),
     "mlflow": ("evergreen.adapters.mlflow", "evergreen.adapters.mlflow_aliases", "evergreen.adapters.training_runs"),
     "matplotlib": ("evergreen.adapters.plots",),
     "optuna": ("evergreen.adapters.studies",),
