@@ -202,7 +202,7 @@ class Features:
         answers = cache.read(self._online, wanted, now) if cache is not None else self._online.read(wanted)
         columns: dict[str, list[Any]] = {}
         stale: list[list[str]] = [[] for _ in range(count)]
-        seen = {key: [False] * count for key in plan.keys}
+        seen: dict[str, list[bool]] = {}
         oldest: dict[str, float] = {}
         for (view, distinct), answer, each in zip(wanted, answers, asked, strict=True):
             held = dict(zip(distinct, answer, strict=True))
@@ -220,10 +220,11 @@ class Features:
                 for row, key in enumerate(each):
                     if key not in usable:
                         stale[row].append(view.name)
-            for row, key in enumerate(each):
-                if held[key] is not None:
-                    for name in view.keys:
-                        seen[name][row] = True
+            there = [held[key] is not None for key in each]
+            for name in view.keys:
+                seen[name] = (
+                    [one or other for one, other in zip(seen[name], there, strict=True)] if name in seen else there
+                )
         return columns, stale, seen, oldest
 
     def _plan(self, service: str) -> _Plan:

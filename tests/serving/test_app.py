@@ -735,7 +735,7 @@ def test_stored_values_that_were_just_read_are_not_read_again(api: Api) -> None:
     assert api.counted("feature_age_seconds_count", model="flight_delay", view="origin_weather") > 0
 
 
-OF_A_ROW = ["prediction_id", "example_id", "answered_at", "latency_ms"]
+OF_A_ROW = ["prediction_id", "example_id", "latency_ms"]
 """Columns of the log that two answers to the same question differ in."""
 
 
