@@ -80,6 +80,11 @@ class TrainingJob(Fact):
         return self.path / "spent"
 
     @property
+    def stop_path(self) -> Path:
+        """A note by which the launcher tells ranks on other machines to save and stop."""
+        return self.path / "stop"
+
+    @property
     def result_path(self) -> Path:
         """The `TrainedModel` as JSON; there once the job is finished."""
         return self.path / "result.json"

@@ -25,7 +25,7 @@ from evergreen.training.keeper import Keeper, Notice
 from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
 from evergreen.training.model import Network, NetworkShape, build_network
-from evergreen.training.parallel import is_sharded, process_group, whole_weights
+from evergreen.training.parallel import is_sharded, process_group, whole
 from evergreen.training.predictor import ModelDescription, Predictor, pack
 from evergreen.training.preprocessing import Encoder
 from evergreen.training.processes import REFUSED, die_with_parent, error_line, tell
@@ -54,7 +54,7 @@ def run_rank(job_file: str, started: float, launcher: int | None) -> None:
 
 def train_rank(job: TrainingJob, started: float) -> None:
     """The job as one rank sees it; when rank 0 returns, the artifact and the result are in the job's folder."""
-    notice = Notice()
+    notice = Notice(job.stop_path)
     with process_group() as place, metered(job.spent_path, started, place):
         config = job.spec.train
         dataset = open_dataset(job, job.rows_path)
@@ -90,8 +90,9 @@ def train_rank(job: TrainingJob, started: float) -> None:
             Keeper(checkpoints, config.checkpoint_seconds, order.steps, place, notice),
             chronicle.after_step,
         )
-        weights = whole_weights(network)
+        weights = whole(state.weights())
         if place.leads:
+            chronicle.closing(state)
             _finish(job, state, weights, dataset, chronicle, resumed_from, started)
 
 
