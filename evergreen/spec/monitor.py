@@ -31,6 +31,9 @@ class MonitorConfig(Table):
     share of it. Unset: shown and starts nothing, since a log loss also rises and falls with the share of ones."""
     max_age_days: PositiveInt = 56
     """Alarm when the champion's newest training row is older than this."""
+    max_unlearnt_share: PositiveFloat | None = None
+    """Alarm when the outcomes that came in since the champion's network was trained are this share of those it learnt from:
+    data enough that a new one would know much more. Unset: not counted."""
     max_drift_share: Share | None = None
     """Alarm when this share of the features drifts. Unset: drift is shown and starts nothing."""
     block_days: PositiveInt = 1
