@@ -27,7 +27,7 @@ from serving.features import Examples, FeatureLookup, given, joined, refusal
 from serving.loaded import LoadedModel
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
-from serving.routing import Role, roles
+from serving.routing import Role, keys, roles
 
 ROLES: tuple[Role, Role] = ("challenger", "champion")
 """In this order: where a challenger fails, the champion answers."""
@@ -130,7 +130,8 @@ class Scorer:
         self, loaded: LoadedModel, examples: Examples, started: float, *, share_latency: bool
     ) -> list[Prediction]:
         looked_up_seconds = time.perf_counter() - started
-        routed = np.array(roles(loaded.release, examples.example_ids), dtype=object)
+        named = keys(loaded.release, examples.example_ids, examples.columns)
+        routed = np.array(roles(loaded.release, named), dtype=object)
         answers: dict[int, Prediction] = {}
         for role in ROLES:
             where = np.flatnonzero(routed == role)
@@ -155,10 +156,10 @@ class Scorer:
             shadow_ms = None if beside is None else 1000 * (looked_up_seconds + beside.seconds) / rows_a_latency
             for place, (row, features, said) in enumerate(zip(where.tolist(), cells, said_of_it, strict=True)):
                 answer = _prediction(loaded, examples, row, version, role, said, features, latency_ms)
+                if loaded.release.test is not None:
+                    answer = answer.model_copy(update={"routed_by": named[row]})
                 if beside is not None:
-                    score = None if beside.scores is None else beside.scores[place]
-                    shadow = {"version": beside.version, "score": score, "latency_ms": shadow_ms}
-                    answer = answer.model_copy(update={f"shadow_{name}": value for name, value in shadow.items()})
+                    answer = answer.model_copy(update=beside.fields(place, shadow_ms))
                 answers[row] = answer
         return [answers[row] for row in range(len(examples))]
 
@@ -180,12 +181,11 @@ class Scorer:
         version, begun = _version_of(loaded, other), time.perf_counter()
         try:
             said = _score_rows(loaded, version, examples, where, self._cache(loaded.spec))[1]
-            scores = [score for score, _ in said]
         except Exception as error:
             self._metrics.shadow_failures.labels(loaded.spec.name, version).inc(where.size)
             logger.warning("%s version %d failed beside the answer: %s", loaded.spec.name, version, error)
             return Beside(version, None, time.perf_counter() - begun)
-        return Beside(version, scores, time.perf_counter() - begun)
+        return Beside(version, said, time.perf_counter() - begun)
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,19 @@ class Beside:
     """What the other version said of some rows."""
 
     version: int
-    scores: list[float] | None
+    said: list[Said] | None
     """None: it failed."""
     seconds: float
+
+    def fields(self, place: int, latency_ms: float | None) -> dict[str, Any]:
+        """What an answer keeps of it."""
+        score, probabilities = (None, None) if self.said is None else self.said[place]
+        return {
+            "shadow_version": self.version,
+            "shadow_score": score,
+            "shadow_probabilities": probabilities,
+            "shadow_latency_ms": latency_ms,
+        }
 
 
 def prediction_id(model: str, example_id: str, as_of: datetime, version: int) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from prefect import task
 
-from evergreen.budgets import faster_than_parent
 from evergreen.gate import decide
+from evergreen.gate.budgets import faster_than_parent
 from evergreen.spec import ModelSpec
 from evergreen.types import Cause, Check, GateDecision, ModelVersion, TrainedModel, TrainingSet
 from evergreen.wiring import wiring
@@ -27,7 +27,7 @@ def make_variant(parent: ModelVersion, variant: str) -> TrainedModel:
     files = read_artifact(registry.fetch(parent, settings.models_cache), parent.artifact)
     folder = settings.artifacts / "variants" / f"{parent.artifact.removeprefix('sha256:')}-{variant}"
     digest = write_artifact(folder, as_variant_of(files, variant))
-    trained = registry.trained(parent)
+    trained = registry.candidate(parent)
     return trained.model_copy(update={"uri": str(folder), "digest": digest, "job": None, "cost": None})
 
 

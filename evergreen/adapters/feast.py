@@ -143,6 +143,16 @@ class Features:
         kept = examples.reset_index(drop=True).drop(columns=[name for name in features if name in examples])
         return pd.concat([kept, pd.DataFrame(features)], axis=1)
 
+    def refreshes(self, service: str) -> tuple[datetime, ...]:
+        """The moments up to which the online store was ever brought, that every view of the service shares; oldest first."""
+        read = {view.name for view in self._plan(service).stored}
+        ends = [
+            {_aware(end) for _, end in view.materialization_intervals}
+            for view in self._store.list_feature_views()
+            if view.name in read
+        ]
+        return tuple(sorted(set.intersection(*ends))) if ends else ()
+
     def materialize(self, as_of: datetime) -> None:
         """Bring the online store up to `as_of`: everything the first time, then what became known since.
 
@@ -192,7 +202,7 @@ class Features:
         answers = cache.read(self._online, wanted, now) if cache is not None else self._online.read(wanted)
         columns: dict[str, list[Any]] = {}
         stale: list[list[str]] = [[] for _ in range(count)]
-        seen = {key: [False] * count for key in plan.keys}
+        seen: dict[str, list[bool]] = {}
         oldest: dict[str, float] = {}
         for (view, distinct), answer, each in zip(wanted, answers, asked, strict=True):
             held = dict(zip(distinct, answer, strict=True))
@@ -210,10 +220,11 @@ class Features:
                 for row, key in enumerate(each):
                     if key not in usable:
                         stale[row].append(view.name)
-            for row, key in enumerate(each):
-                if held[key] is not None:
-                    for name in view.keys:
-                        seen[name][row] = True
+            there = [held[key] is not None for key in each]
+            for name in view.keys:
+                seen[name] = (
+                    [one or other for one, other in zip(seen[name], there, strict=True)] if name in seen else there
+                )
         return columns, stale, seen, oldest
 
     def _plan(self, service: str) -> _Plan:

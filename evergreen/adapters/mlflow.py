@@ -187,8 +187,8 @@ class ModelRegistry:
         """What the version was trained and judged on."""
         return self._read(version.run_id, "training_set", TrainingSet)
 
-    def trained(self, version: ModelVersion) -> TrainedModel:
-        """The candidate it was, as it was trained."""
+    def candidate(self, version: ModelVersion) -> TrainedModel:
+        """How the version was made."""
         return self._read(version.run_id, "candidate", TrainedModel)
 
     def evaluation(self, version: ModelVersion) -> Evaluation:

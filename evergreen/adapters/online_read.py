@@ -7,18 +7,19 @@ nine bytes. Any other store, and any key that is not a text or a 64-bit whole nu
 Feast. Values are what `OnlineResponse.to_dict` gives. Not here: whether a value may still be used (`feast.py`).
 """
 
+import os
 import sqlite3
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from threading import local
 from typing import Any, Protocol
 
 from feast import FeatureStore, ValueType
-from feast.infra.online_stores.helpers import _mmh3, compute_table_id
+from feast.infra.online_stores.helpers import _mmh3
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_python_type
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -32,6 +33,7 @@ SQLITE_VARIABLES = 30_000
 _DOUBLE = struct.Struct("<d")
 _DOUBLE_TAG = Value(double_val=1.0).SerializeToString()[:1]
 _SIZE = struct.Struct("<I")
+_WHOLE = struct.Struct("<q")
 _TYPES: Mapping[ValueType, tuple[type, bytes]] = {
     ValueType.STRING: (str, _SIZE.pack(ValueType.STRING.value)),
     ValueType.INT64: (int, _SIZE.pack(ValueType.INT64.value)),
@@ -54,26 +56,37 @@ class StoredView:
         return ":".join([self.name, *self.features])
 
     @cached_property
-    def _order(self) -> tuple[int, ...]:
-        return tuple(sorted(range(len(self.keys)), key=self.keys.__getitem__))
+    def by_name(self) -> tuple[str, ...]:
+        """The features in the order of their names, as SQLite's index has them."""
+        return tuple(sorted(self.features, key=str.encode))
+
+    @cached_property
+    def places_by_name(self) -> tuple[int, ...]:
+        """Where in `by_name` each feature is."""
+        return tuple(map(self.by_name.index, self.features))
 
     @cached_property
     def _prefix(self) -> bytes:
-        names = [self.keys[place].encode() for place in self._order]
+        names = [name.encode() for name in sorted(self.keys)]
         parts = [part for name in names for part in (_SIZE.pack(ValueType.STRING.value), _SIZE.pack(len(name)), name)]
         return _SIZE.pack(len(names)) + b"".join(parts)
 
+    @cached_property
+    def _parts(self) -> tuple[tuple[int, type | None, bytes], ...]:
+        """In the order of their names: each key's place, the type it has here and what says so there."""
+        order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+        return tuple((place, *_TYPES.get(self.key_types[place], (None, b""))) for place in order)
+
     def encoded(self, key: Key) -> bytes:
         """The bytes a store knows an entity by. Raises `TypeError` where the key is for Feast to judge."""
-        parts = [self._prefix]
-        for place in self._order:
+        encoded = self._prefix
+        for place, kind, tag in self._parts:
             value = key[place]
-            kind, tag = _TYPES.get(self.key_types[place], (None, b""))
-            if kind is not type(value):
+            if type(value) is not kind:
                 raise TypeError(f"{self.keys[place]} = {value!r} is no {self.key_types[place].name} key")
-            content = value.encode() if isinstance(value, str) else struct.pack("<q", value)
-            parts += (tag, _SIZE.pack(len(content)), content)
-        return b"".join(parts)
+            content = value.encode() if isinstance(value, str) else _WHOLE.pack(value)
+            encoded += tag + _SIZE.pack(len(content)) + content
+        return encoded
 
 
 Wanted = tuple[StoredView, Sequence[Key]]
@@ -138,28 +151,33 @@ class SqliteRead:
             encoded = [[view.encoded(key) for key in keys] for view, keys in wanted]
         except TypeError:
             return self._through_feast.read(wanted)
-        return [self._read_view(view, keys) for (view, _), keys in zip(wanted, encoded, strict=True)]
+        connection = self._connection()
+        return [self._read_view(connection, view, keys) for (view, _), keys in zip(wanted, encoded, strict=True)]
 
-    def _read_view(self, view: StoredView, keys: Sequence[bytes]) -> list[Held]:
-        table = compute_table_id(self._project, view).replace('"', '""')
-        places = {feature: place for place, feature in enumerate(view.features)}
-        found: dict[bytes, tuple[int, list[bytes | None]]] = {}
+    def _read_view(self, connection: sqlite3.Connection, view: StoredView, keys: Sequence[bytes]) -> list[Held]:
+        found: dict[bytes, Held] = {}
         for start in range(0, len(keys), SQLITE_VARIABLES):
             some = keys[start : start + SQLITE_VARIABLES]
-            marks = ",".join("?" * len(some))
-            asked = f'SELECT entity_key, feature_name, value, event_ts FROM "{table}" WHERE entity_key IN ({marks})'
-            for key, feature, content, moment in self._connection().execute(asked, some):
-                held = found.get(key)
-                if held is None:
-                    held = found[key] = (moment, [None] * len(places))
-                place = places.get(feature)
-                if place is not None:
-                    held[1][place] = content
-        return [_held(*found[key], _seconds) if key in found else None for key in keys]
+            asked = self._statement(view, len(some))
+            found |= _of_rows(view, connection.execute(asked, [*some, *view.features]).fetchall())
+        return [found.get(key) for key in keys]
+
+    def _statement(self, view: StoredView, keys: int) -> str:
+        """In the order of the table's index, so nothing is sorted."""
+        table = f"{self._project}_{view.name}".replace('"', '""')
+        marks, features = ",".join("?" * keys), ",".join("?" * len(view.features))
+        return (
+            f'SELECT entity_key, feature_name, value, event_ts FROM "{table}" '
+            f"WHERE entity_key IN ({marks}) AND feature_name IN ({features}) ORDER BY entity_key, feature_name"
+        )
 
     def _connection(self) -> sqlite3.Connection:
-        inode = self._path.stat().st_ino if self._path.exists() else 0
-        if getattr(self._mine, "inode", None) != inode:  # the file was made anew
+        """This thread's; another one where the file was made anew."""
+        try:
+            inode = os.stat(self._path).st_ino  # noqa: PTH116 - a path object costs as much as the read
+        except FileNotFoundError:
+            inode = None
+        if inode is None or getattr(self._mine, "inode", None) != inode:
             self._mine.connection = sqlite3.connect(self._path)
             self._mine.inode = self._path.stat().st_ino
         connection: sqlite3.Connection = self._mine.connection
@@ -212,35 +230,69 @@ class RedisRead:
         return self._fields[view]
 
 
+def _of_rows(view: StoredView, rows: Sequence[tuple[bytes, str, bytes | None, int]]) -> dict[bytes, Held]:
+    """By key, of one row a feature."""
+    if not rows:
+        return {}
+    keys, names, contents, moments = zip(*rows, strict=True)
+    count, order = len(view.features), view.by_name
+    if names == order * (len(rows) // count):  # every key has every feature: each is a stretch of its own
+        places = view.places_by_name
+        whole: dict[bytes, Held] = {}
+        for start in range(0, len(rows), count):
+            values = _values(contents[start : start + count])
+            whole[keys[start]] = _seconds(moments[start]), tuple([values[place] for place in places])
+        return whole
+    places_of = {feature: place for place, feature in enumerate(view.features)}
+    found: dict[bytes, tuple[int, list[bytes | None]]] = {}
+    for key, name, content, moment in rows:
+        found.setdefault(key, (moment, [None] * count))[1][places_of[name]] = content
+    return {key: (_seconds(moment), _values(some)) for key, (moment, some) in found.items()}
+
+
 def _of_hash(contents: Sequence[bytes | None]) -> Held:
-    moment, *values = contents
-    return None if moment is None else _held(moment, values, _stamp)
+    moment = contents[0]
+    return None if moment is None else (_stamp(moment), _values(contents[1:]))
 
 
-def _held(moment: Any, contents: Sequence[bytes | None], seconds: Callable[[Any], float]) -> Held:
-    return seconds(moment), tuple(
-        [
-            _DOUBLE.unpack_from(content, 1)[0]
-            if content and len(content) == 9 and content[:1] == _DOUBLE_TAG
-            else _value(content)
-            for content in contents
-        ]
-    )
+def _values(contents: Sequence[bytes | None]) -> tuple[Any, ...]:
+    """What the stored messages hold; where all are doubles, as most rows are, unpacked at once.
+
+    A message that begins with a double's tag is nine bytes long. So where nine bytes a message are there in all, and
+    every ninth is that tag, each message is a double.
+    """
+    tags, doubles = _doubles(len(contents))
+    try:
+        together = b"".join(contents)  # type: ignore[arg-type]
+    except TypeError:  # one is None
+        return tuple(map(_value, contents))
+    if len(together) == doubles.size and together[::9] == tags:
+        return doubles.unpack(together)
+    return tuple(map(_value, contents))
+
+
+@cache
+def _doubles(count: int) -> tuple[bytes, struct.Struct]:
+    return _DOUBLE_TAG * count, struct.Struct("<" + "xd" * count)
 
 
 def _value(content: bytes | None) -> Any:
     if not content:
         return None
+    if len(content) == 9 and content[:1] == _DOUBLE_TAG:
+        return _DOUBLE.unpack_from(content, 1)[0]
     value = Value()
     value.ParseFromString(content)
     return feast_value_type_to_python_type(value)
 
 
+@lru_cache(maxsize=4_096)
 def _seconds(stored: int) -> float:
     """Of a moment in Feast's SQLite tables, which hold UTC as if it were this machine's local time."""
     return datetime.fromtimestamp(int(stored)).replace(tzinfo=UTC).timestamp()  # noqa: DTZ006
 
 
+@lru_cache(maxsize=4_096)  # rows of one materialization share it
 def _stamp(content: bytes) -> float:
     stamp = Timestamp()
     stamp.ParseFromString(content)

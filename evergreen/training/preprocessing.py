@@ -218,7 +218,7 @@ class Encoder:
         if rows <= FEW_ROWS and all(type(columns[name]) is list for name in self._numerics):
             with suppress(TypeError, ValueError):  # then the column is found and named below
                 return np.array([columns[name] for name in self._numerics], dtype=np.float32)
-        return [_numbers(name, columns[name]) for name in self._numerics]
+        return [numbers(name, columns[name]) for name in self._numerics]
 
     def _encode(
         self, numbers: "Sequence[NDArray[np.float32]] | NDArray[np.float32]", categories: NDArray[np.int64]
@@ -244,7 +244,15 @@ class Encoder:
         return lengths[needed[0]]
 
 
-def _numbers(name: str, values: Column) -> NDArray[np.float32]:
+def code(values: Column) -> Coded:
+    """A categorical column of any cells, coded: each distinct one is looked at once."""
+    places: dict[object, int] = {}
+    codes = np.fromiter((places.setdefault(value, len(places)) for value in values), np.int32, len(values))
+    return Coded(codes, tuple(category_key(value) for value in places))
+
+
+def numbers(name: str, values: Column) -> NDArray[np.float32]:
+    """(rows,) a numeric column of any cells, NaN where missing; raises `DataError` where one is no number."""
     try:
         if hasattr(values, "to_numpy"):  # a pandas column: its own missing marks become NaN
             return values.to_numpy(dtype=np.float32, na_value=np.nan)

@@ -176,7 +176,8 @@ def test_a_prometheus_reads_a_server_and_answers_every_query(installation: Wirin
             with Load(str(client.base_url), "scraped"):
                 for title, expression in PANELS:
                     if title not in NOTHING_YET:
-                        eventually(partial(is_told, prometheus, expression), seconds=30)
+                        told = partial(is_told, prometheus, expression)
+                        eventually(told, seconds=30, what=f"{title}: {expression}")
             for _, expression in QUERIES:
                 asked(prometheus, expression)
             rules = prometheus.get("/api/v1/rules").json()["data"]["groups"][0]["rules"]

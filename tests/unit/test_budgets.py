@@ -1,6 +1,6 @@
 import pytest
 
-from evergreen.budgets import faster_than_parent, within_budgets
+from evergreen.gate.budgets import faster_than_parent, within_budgets
 from evergreen.spec import GateConfig
 from evergreen.types import Footprint
 
