@@ -12,7 +12,7 @@ from evergreen.gate.budgets import faster_than_parent
 from evergreen.spec import ModelSpec
 from evergreen.types import Cause, Check, GateDecision, ModelVersion, TrainedModel, TrainingSet
 from evergreen.wiring import wiring
-from tasks.gate import evaluate_artifact
+from tasks.gate import evaluate_artifact, evaluate_candidate, measure
 
 TIMED_ROWS = 300
 
@@ -37,9 +37,10 @@ def judge_variant(spec: ModelSpec, parent: ModelVersion, variant: TrainedModel, 
     registry, training_set = wiring().registry, variant.training_set
     folder = str(registry.fetch(parent, wiring().settings.models_cache))
     of_parent = evaluate_artifact(spec, folder, parent.artifact, training_set)
-    of_variant = evaluate_artifact(spec, variant.uri, variant.digest, training_set)
+    of_variant = evaluate_candidate.fn(spec, variant, training_set)
     speed = compare_speed(folder, variant.uri, training_set)
-    decision = GateDecision(checks=(*decide(of_variant, of_parent, spec.gate).checks, speed))
+    judged = decide(of_variant, of_parent, spec.gate, footprint=measure.fn(variant, training_set))
+    decision = GateDecision(checks=(*judged.checks, speed))
     tags = {"evergreen.parent": str(parent.version), "evergreen.variant": name}
     return registry.register(variant, of_variant, of_parent, decision, Cause.PERSON, spec, tags)
 
