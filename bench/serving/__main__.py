@@ -97,13 +97,11 @@ def measured(way: Way, home: Path, installation: Installation, core: int, second
 
 
 def told(name: str, one: Measured) -> Figures:
-    """One load's figures."""
-    return {
-        f"{name}_per_second": one.per_second,
-        f"{name}_p50_ms": one.quantile_ms(0.5),
-        f"{name}_p99_ms": one.quantile_ms(0.99),
-        f"{name}_failed": float(one.failed),
-    }
+    """One load's figures; no latencies where nothing was answered."""
+    figures = {f"{name}_per_second": one.per_second, f"{name}_failed": float(one.failed)}
+    if one.answered:
+        figures |= {f"{name}_p50_ms": one.quantile_ms(0.5), f"{name}_p99_ms": one.quantile_ms(0.99)}
+    return figures
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The bench's table and file."""
 
 from collections.abc import Mapping
+from math import nan
 
 from rich.console import Console
 from rich.table import Table
@@ -38,10 +39,10 @@ def report(figures: Figures, reasons: Mapping[str, str], connections: int) -> No
         table.add_row(
             way.title,
             f"{found['saturated_per_second']:,.0f}",
-            f"{found.get('saturated_cpu_ms', float('nan')):.2f}",
+            f"{found.get('saturated_cpu_ms', nan):.2f}",
             f"{times:.1f} times" if times and name != OURS else "",
-            f"{found['half_p50_ms']:.2f} · {found['half_p99_ms']:.2f}",
-            f"{found['alone_p50_ms']:.2f}",
+            f"{found.get('half_p50_ms', nan):.2f} · {found.get('half_p99_ms', nan):.2f}",
+            f"{found.get('alone_p50_ms', nan):.2f}",
             f"{found['alone_failed'] + found['saturated_failed'] + found['half_failed']:.0f}",
         )
     console = Console()
