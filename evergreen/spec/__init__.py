@@ -8,7 +8,8 @@ To add a key, add an attribute with a docstring; to add a table, add a class and
 from evergreen.spec.gate import FairnessConfig, GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
 from evergreen.spec.monitor import BacktestConfig, MonitorConfig, RetrainConfig
-from evergreen.spec.release import ReleaseConfig, ServeConfig
+from evergreen.spec.release import AbTestConfig, ReleaseConfig, ServeConfig
+from evergreen.spec.remedy import RemedyConfig
 from evergreen.spec.spec import CLASSIFICATION_KEYS, REGRESSION_KEYS, ModelSpec, load_spec, parse_spec
 from evergreen.spec.table import Name, Table
 from evergreen.spec.train import TrainConfig, TuneConfig
@@ -16,6 +17,7 @@ from evergreen.spec.train import TrainConfig, TuneConfig
 __all__ = [
     "CLASSIFICATION_KEYS",
     "REGRESSION_KEYS",
+    "AbTestConfig",
     "BacktestConfig",
     "DataConfig",
     "FairnessConfig",
@@ -25,6 +27,7 @@ __all__ = [
     "MonitorConfig",
     "Name",
     "ReleaseConfig",
+    "RemedyConfig",
     "RetrainConfig",
     "ServeConfig",
     "Table",

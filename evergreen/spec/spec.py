@@ -17,10 +17,11 @@ from evergreen.errors import SpecError, UnknownModel
 from evergreen.spec.gate import GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
 from evergreen.spec.monitor import BacktestConfig, MonitorConfig, RetrainConfig
-from evergreen.spec.release import ReleaseConfig, ServeConfig
+from evergreen.spec.release import AbTestConfig, ReleaseConfig, ServeConfig
+from evergreen.spec.remedy import RemedyConfig
 from evergreen.spec.table import Table
 from evergreen.spec.train import TrainConfig, TuneConfig
-from evergreen.types import Digest, Window
+from evergreen.types import Digest, Remedy, Window
 
 CLASSIFICATION_KEYS = ("max_log_loss", "min_auc", "max_auc_drop")
 REGRESSION_KEYS = ("min_r2",)
@@ -37,7 +38,9 @@ class ModelSpec(Table):
     gate: GateConfig = GateConfig()
     monitor: MonitorConfig = MonitorConfig()
     retrain: RetrainConfig = RetrainConfig()
+    remedy: RemedyConfig = RemedyConfig()
     release: ReleaseConfig = ReleaseConfig()
+    ab_test: AbTestConfig = AbTestConfig()
     serve: ServeConfig = ServeConfig()
     backtest: BacktestConfig = BacktestConfig()
 
@@ -80,6 +83,20 @@ class ModelSpec(Table):
             )
         return self
 
+    @model_validator(mode="after")
+    def _can_be_cured_so(self) -> Self:
+        if self.model.task != "binary" and Remedy.RECALIBRATE in (self.remedy.first, self.remedy.routine):
+            raise ValueError(
+                f"[remedy] asks for recalibrate, which moves the scores of two classes; [model].task is "
+                f"{self.model.task!r}. Begin with fine_tune."
+            )
+        if self.remedy.routine in (Remedy.RETRAIN, Remedy.SEARCH):
+            raise ValueError(
+                f"[remedy].routine is {self.remedy.routine}, which is no cheap remedy; use recalibrate or fine_tune, "
+                "and [monitor].max_age_days or a schedule for retrains"
+            )
+        return self
+
     @property
     def name(self) -> str:
         """The model's name."""
@@ -89,6 +106,13 @@ class ModelSpec(Table):
     def digest(self) -> Digest:
         """Of the whole spec, defaults included."""
         return "sha256:" + hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def fine_tuning(self) -> "ModelSpec":
+        """The spec as a fine-tune trains: `[remedy]`'s few epochs, at its low rate."""
+        rate = self.remedy.tune_rate_share * self.train.learning_rate
+        update = {"epochs": self.remedy.tune_epochs, "learning_rate": rate, "abandon_margin": None}
+        return self.model_copy(update={"train": self.train.model_copy(update=update)})
 
     def training_window(self, as_of: datetime) -> Window:
         """Event times a training set made at `as_of` may hold, the holdout included."""

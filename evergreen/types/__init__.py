@@ -4,6 +4,7 @@ Frozen, closed, finite, UTC. They carry URIs and digests, never frames, tensors 
 process boundary, a Prefect result and an MLflow tag. Every decision carries its reasons.
 """
 
+from evergreen.types.ab_test import AbTest, AbTestDecision, AbTestFigures, Arm
 from evergreen.types.attribution import Attribution, FeatureImportance
 from evergreen.types.fact import LOSS_NAMES, Cause, Cell, Digest, Fact, LossName, Share, Task, Utc, Window
 from evergreen.types.gate import (
@@ -31,25 +32,41 @@ from evergreen.types.monitoring import (
     RetrainDecision,
     RetrainRequest,
     WatchCheck,
+    WatchRecord,
 )
 from evergreen.types.parity import ColumnParity, Parity
+from evergreen.types.performance import (
+    CensoredPerformance,
+    DayPerformance,
+    Interval,
+    PerformanceEstimate,
+    SlicePerformance,
+    WindowEstimate,
+)
 from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision
+from evergreen.types.remedy import Recalibration, Remedy
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
 from evergreen.types.verdict import Verdict
 
 __all__ = [
     "LOSS_NAMES",
+    "AbTest",
+    "AbTestDecision",
+    "AbTestFigures",
     "Abandoned",
     "Alarm",
+    "Arm",
     "Attribution",
     "Baseline",
     "Baselines",
     "Cause",
     "Cell",
+    "CensoredPerformance",
     "Check",
     "ColumnParity",
     "Cost",
     "DayLoss",
+    "DayPerformance",
     "Digest",
     "DriftReport",
     "DriftVerdict",
@@ -63,24 +80,29 @@ __all__ = [
     "Footprint",
     "GateDecision",
     "GroupDay",
+    "Interval",
     "JournalEntry",
     "LiveFigures",
     "LossName",
     "ModelVersion",
     "Outcome",
     "Parity",
+    "PerformanceEstimate",
     "PerformanceReport",
     "Prediction",
     "ProbeReport",
     "Progress",
     "Rates",
+    "Recalibration",
     "Release",
     "ReleaseDecision",
     "ReliabilityBin",
+    "Remedy",
     "RetrainDecision",
     "RetrainRequest",
     "Scores",
     "Share",
+    "SlicePerformance",
     "Task",
     "TrainedModel",
     "TrainingSet",
@@ -89,5 +111,7 @@ __all__ = [
     "Utc",
     "Verdict",
     "WatchCheck",
+    "WatchRecord",
     "Window",
+    "WindowEstimate",
 ]

@@ -54,6 +54,23 @@ def test_other_models_are_not_seen(log: PredictionLog) -> None:
     assert frame["label"].isna().all()
 
 
+def test_outcomes_are_counted_by_what_was_known(log: PredictionLog) -> None:
+    log.record([a_prediction(0), a_prediction(1), a_prediction(2)])
+    log.record_outcomes("flight_delay", outcomes(("e000000", 1, MAY + HOUR), ("e000002", 0, MAY + DAY)))
+
+    assert log.outcomes_since("flight_delay", MAY, MAY + 2 * HOUR) == 1
+    assert log.outcomes_since("flight_delay", MAY, MAY + DAY) == 2
+    assert log.outcomes_since("flight_delay", MAY + timedelta(minutes=1), MAY + DAY) == 1
+
+
+def test_a_frame_tells_which_views_were_stale(log: PredictionLog) -> None:
+    log.record([a_prediction(0), a_prediction(1).model_copy(update={"stale": ("weather", "tail")})])
+
+    frame = log.frame("flight_delay", a_window(), MAY + DAY)
+
+    assert frame["stale"].tolist() == [[], ["weather", "tail"]]
+
+
 def test_a_label_shows_from_its_own_moment_on_and_never_before(log: PredictionLog) -> None:
     known = MAY + 5 * HOUR
     log.record([a_prediction(0)])

@@ -40,8 +40,8 @@ NAMES = ("on time", "late", "very late")
 class NoStore:
     """A joined frame brings its features; nothing is looked up."""
 
-    def online(self, service: str, rows: Any, as_of: Any) -> Any:
-        raise AssertionError((service, rows, as_of))
+    def online(self, service: str, rows: Any, as_of: Any, cache: Any = None) -> Any:
+        raise AssertionError((service, rows, as_of, cache))
 
 
 @dataclass
