@@ -34,6 +34,7 @@ from serving.keys import ApiKeys, require_keys_beyond_loopback
 from serving.limits import LimitBodies
 from serving.loaded import NotLoadedError
 from serving.metrics import CountRequests, Metrics
+from serving.monitoring import router as monitoring_router
 from serving.rollback import put_right
 from serving.rollback import router as rollback_router
 from serving.routes import router
@@ -100,6 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.keys, app.state.keys_required = ApiKeys(settings.keys_file), settings.require_api_keys
     app.include_router(router)
     app.include_router(rollback_router)
+    app.include_router(monitoring_router)
     app.add_middleware(LimitBodies, most_bytes=settings.max_body_bytes)
     app.add_middleware(CountRequests, metrics=metrics, is_known=lambda name: app.state.runtime.models.is_known(name))
     return app

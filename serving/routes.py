@@ -55,6 +55,10 @@ KEYS: dict[int | str, dict[str, Any]] = {
     403: {"model": Refusal, "description": "The key is for something else"},
 }
 BODIES: dict[int | str, dict[str, Any]] = {
+    400: {
+        "model": Refusal,
+        "description": "The body is not text in UTF-8, or the client went away in the middle of it",
+    },
     408: {"model": Refusal, "description": "The body came too slowly"},
     413: {"model": Refusal, "description": "The body is too long"},
 }

@@ -119,3 +119,11 @@ class ServeConfig(Table):
     """Rows that may wait or be worked on in one process; what comes beyond is refused with 503 and `Retry-After`."""
     timeout_seconds: PositiveFloat = 10.0
     """A request that waited longer before its turn is refused the same way."""
+    feature_cache_seconds: NonNegativeFloat = 1.0
+    """Stored feature values read for one request serve others for so long, at most their view's TTL; so long it may take
+    until a materialization is seen. Their freshness is judged at each answer all the same. 0: every request reads anew."""
+    feature_cache_entries: NonNegativeInt = 20_000
+    """Entities of views kept in one process, the least recently used go first; 0: none."""
+    prediction_cache_entries: NonNegativeInt = 0
+    """Answers kept in one process by version and features, some 2 kB each with fifty features; each is logged as a prediction
+    of its own. Worth it where the same features come again; where they hold something that moves with the clock they do not."""

@@ -122,9 +122,19 @@ def test_weeks_are_scored_once_and_watched_and_an_outage_holds_retrains_back(
     with world.records() as records:
         frame = records.predictions.frame(MODEL, Window(start=FIRST, end=after), after)
         checks = records.checks.history(MODEL, after, 10)
+        said = records.estimates.history(MODEL, 10)
+        newest = records.watched.records(MODEL, 1)[0].performance
     assert len(frame) == answered
     assert frame["label"].notna().mean() > 0.9
     assert [check.episode for check in checks] == [decision.episode, None]
+    assert [one.window.end for one in said] == [check.window.end for check in checks]
+    assert abs(said[0].errors["log_loss"]) < 0.3
+    assert newest.intervals["log_loss"].figure == pytest.approx(newest.scores.loss if newest.scores else None)
+    assert {part.name for part in newest.slices} >= {"origin=EWR", "origin=JFK", "origin=LGA"}
+    page = (world.settings.home / "reports" / f"{MODEL}-monitoring.html").read_text()
+    assert "tr class=faulty" in page
+    assert f"{said[0].errors['log_loss']:+.4f}" in page
+    assert "origin=JFK" in page
 
 
 def test_a_watch_without_answers_says_so(world: Wiring) -> None:
