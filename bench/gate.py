@@ -22,7 +22,9 @@ from scipy.special import expit, logit, ndtri
 from bench.record import record
 from evergreen.evaluation import evaluate
 from evergreen.figures import auc_pulls
-from evergreen.gate import better_than_champion, calibrated, not_worse_than_champion, slices_hold
+from evergreen.gate.absolute import calibrated
+from evergreen.gate.champion import better_than_champion, not_worse_than_champion
+from evergreen.gate.slices import slices_hold
 from evergreen.paired import paired_auc
 from evergreen.settings import ROOT
 from evergreen.spec import GateConfig

@@ -149,7 +149,7 @@ def ready(serving: Serving, response: Response) -> Readiness:
     return Readiness(ready=not reasons, reasons=tuple(reasons), warnings=tuple(warnings))
 
 
-@router.get("/models", tags=["operations"], responses=KEYS, dependencies=[Depends(require("admin"))])
+@router.get("/models", tags=["operations"], responses=KEYS, dependencies=[Depends(require("watch", "admin"))])
 def models(serving: Serving) -> list[ServedModel]:
     """What is released, what serves here, and why not where they differ."""
     shown = []
@@ -170,7 +170,11 @@ def models(serving: Serving) -> list[ServedModel]:
 
 
 @router.get(
-    "/metrics", tags=["operations"], response_class=Response, responses=KEYS, dependencies=[Depends(require("admin"))]
+    "/metrics",
+    tags=["operations"],
+    response_class=Response,
+    responses=KEYS,
+    dependencies=[Depends(require("watch", "admin"))],
 )
 def metrics(serving: Serving) -> Response:
     """Everything that is counted, for Prometheus."""

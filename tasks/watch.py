@@ -158,6 +158,8 @@ def measure_performance(spec: ModelSpec, served: Served) -> PerformanceReport:
         config=spec.monitor,
         task=spec.model.task,
         earlier=served.earlier,
+        slices=spec.data.slices,
+        seed=spec.train.seed,
     )
 
 
@@ -179,7 +181,7 @@ def decide_retrain(
             performance=measured,
             drift=drift,
             champion_evaluation=wire.registry.evaluation(served.champion),
-            trained_until=served.training_set.holdout.start,
+            trained_until=wire.registry.candidate(served.champion).trained_anew_until,
             history=history,
             faults=faults,
         )
@@ -202,8 +204,9 @@ def announce(spec: ModelSpec, decision: RetrainDecision) -> None:
         payload={
             "model": spec.name,
             "as_of": decision.as_of.isoformat(),
-            "cause": decision.alarms[0].trigger.value,
+            "cause": decision.cause.value,
             "episode": decision.episode,
+            "remedy": decision.remedy.value,
             "reasons": list(decision.reasons),
         },
     )

@@ -143,6 +143,16 @@ class Features:
         kept = examples.reset_index(drop=True).drop(columns=[name for name in features if name in examples])
         return pd.concat([kept, pd.DataFrame(features)], axis=1)
 
+    def refreshes(self, service: str) -> tuple[datetime, ...]:
+        """The moments up to which the online store was ever brought, that every view of the service shares; oldest first."""
+        read = {view.name for view in self._plan(service).stored}
+        ends = [
+            {_aware(end) for _, end in view.materialization_intervals}
+            for view in self._store.list_feature_views()
+            if view.name in read
+        ]
+        return tuple(sorted(set.intersection(*ends))) if ends else ()
+
     def materialize(self, as_of: datetime) -> None:
         """Bring the online store up to `as_of`: everything the first time, then what became known since.
 

@@ -93,6 +93,8 @@ class PredictionRow(Base):
     shadow_version: Mapped[int | None]
     shadow_score: Mapped[float | None]
     shadow_latency_ms: Mapped[float | None]
+    shadow_probabilities: Mapped[dict[str, Any] | None]
+    routed_by: Mapped[str | None]
 
 
 class OutcomeRow(Base):
@@ -119,6 +121,7 @@ class ReleaseRow(Base):
     challenger_share: Mapped[float]
     previous: Mapped[int | None]
     changed_at: Mapped[datetime]
+    test: Mapped[dict[str, Any] | None]
 
 
 class JournalRow(Base):
@@ -152,9 +155,25 @@ class DriftCheckRow(Base):
     episode: Mapped[str | None]
     alarms: Mapped[list[Any]]
     reasons: Mapped[list[Any]]
+    remedy: Mapped[str] = mapped_column(server_default="retrain")
     report_uri: Mapped[str | None]
     drift: Mapped[dict[str, Any] | None]
     performance: Mapped[dict[str, Any]]
+
+
+class WindowEstimateRow(Base):
+    """What was said of a window before its outcomes were in, and, once they are, what came true."""
+
+    __tablename__ = "window_estimates"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    window_end: Mapped[datetime] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    window_start: Mapped[datetime]
+    as_of: Mapped[datetime]
+    said: Mapped[dict[str, Any]]
+    realised: Mapped[dict[str, Any] | None]
+    realised_as_of: Mapped[datetime | None]
 
 
 class RetrainRequestRow(Base):
@@ -192,6 +211,8 @@ class RetrainRequestRow(Base):
     status: Mapped[str]
     reason: Mapped[str]
     version: Mapped[int | None]
+    remedy: Mapped[str] = mapped_column(server_default="retrain")
+    device_seconds: Mapped[float | None]
 
 
 class TurnstileRow(Base):

@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from itertools import takewhile
 
 from evergreen.evaluation import calibration_gap
+from evergreen.monitoring.ladder import climbed
 from evergreen.monitoring.performance import waits_for_labels
 from evergreen.spec import ModelSpec, MonitorConfig
 from evergreen.types import (
@@ -23,6 +24,7 @@ from evergreen.types import (
     Fault,
     PerformanceReport,
     ProbeReport,
+    Remedy,
     RetrainDecision,
     Scores,
     WatchCheck,
@@ -64,9 +66,7 @@ def decide(
     if faults:
         return _held_back(spec, as_of, faults, alarms, reasons)
     if not alarms:
-        return RetrainDecision(
-            model=spec.name, as_of=as_of, retrain=False, alarms=(), reasons=("nothing alarms", *reasons)
-        )
+        return _routine(spec, as_of, performance, reasons)
     stretch = alarming_stretch(history, performance)
     asked, among = spec.monitor.persistence, spec.monitor.persistence_of
     if among is None:
@@ -77,13 +77,17 @@ def decide(
         seen = f"{alarming} of the newest {among} windows alarmed, this one among them"
     retrain = alarming >= asked
     verdict = f"{seen}, [monitor].persistence asks for {asked}"
+    if not retrain and spec.remedy.routine is not None:
+        return _routine(spec, as_of, performance, [*(alarm.reason for alarm in alarms), verdict, *reasons], alarms)
+    remedy, rung = climbed(spec, performance.window.end, alarms, history)
     return RetrainDecision(
         model=spec.name,
         as_of=as_of,
         retrain=retrain,
         alarms=alarms,
-        reasons=(*(alarm.reason for alarm in alarms), verdict, *(f.reason for f in findings if f.alarm is None)),
-        episode=_episode(spec, performance, stretch),
+        reasons=(*(alarm.reason for alarm in alarms), verdict, rung, *(f.reason for f in findings if f.alarm is None)),
+        episode=_episode(spec, performance, stretch, remedy),
+        remedy=remedy,
     )
 
 
@@ -214,14 +218,37 @@ def _finding(cause: Cause, figure: float, key: str, limit: float, reason: str) -
     return Finding(reason, Alarm(trigger=cause, figure=figure, rule=f"[monitor].{key} = {limit:g}", reason=reason))
 
 
-def _episode(spec: ModelSpec, performance: PerformanceReport, stretch: Sequence[WatchCheck]) -> str:
-    """Continue the newest check's episode, or open one that starts with this window.
+def _routine(
+    spec: ModelSpec,
+    as_of: datetime,
+    performance: PerformanceReport,
+    reasons: Sequence[str],
+    alarms: tuple[Alarm, ...] = (),
+) -> RetrainDecision:
+    """Nothing asks for more than what is done at every check; a window has its routine once."""
+    routine, said = spec.remedy.routine, reasons if alarms else ("nothing alarms", *reasons)
+    if routine is None:
+        return RetrainDecision(model=spec.name, as_of=as_of, retrain=False, alarms=alarms, reasons=tuple(said))
+    return RetrainDecision(
+        model=spec.name,
+        as_of=as_of,
+        retrain=True,
+        alarms=alarms,
+        reasons=(f"{routine}: [remedy].routine, at every check", *said),
+        episode=f"{spec.name}:v{performance.version}:{routine}:{performance.window.end.date().isoformat()}",
+        remedy=routine,
+        routine=True,
+    )
+
+
+def _episode(spec: ModelSpec, performance: PerformanceReport, stretch: Sequence[WatchCheck], remedy: Remedy) -> str:
+    """Continue the newest check's episode, or open one that starts with this window; each rung has one of its own.
 
     An episode's start stands in its name, so a history that was cut short does not give a stretch a second name.
     """
-    end = performance.window.end.date()
-    if stretch and stretch[0].episode is not None:
+    end, rung = performance.window.end.date(), "" if remedy == Remedy.RETRAIN else f"{remedy}:"
+    if stretch and stretch[0].episode is not None and stretch[0].remedy == remedy:
         started = date.fromisoformat(stretch[0].episode.rsplit(":", 1)[1])
         if (end - started) < timedelta(days=spec.retrain.cooldown_days):
             return stretch[0].episode
-    return f"{spec.name}:v{performance.version}:{end.isoformat()}"
+    return f"{spec.name}:v{performance.version}:{rung}{end.isoformat()}"

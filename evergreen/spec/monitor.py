@@ -64,7 +64,11 @@ class RetrainConfig(Table):
     cooldown_days: NonNegativeFloat = 14
     """Between two retrains that alarms asked for; persons and schedules are not held back."""
     max_in_30_days: PositiveInt | None = None
-    """Finished retrains in the 30 days before an ask, whoever asked for them, after which alarms and schedules must wait."""
+    """Finished retrains in the 30 days before an ask, whoever asked for them, after which alarms and schedules must wait.
+    Cheaper remedies are not counted and do not wait for it."""
+    max_device_hours_in_30_days: PositiveFloat | None = None
+    """Hours of CPUs or GPUs that remedies of every kind may have used in the 30 days before an ask; beyond it alarms and
+    schedules must wait."""
 
 
 class BacktestConfig(Table):

@@ -10,6 +10,8 @@ from pydantic import (
 
 from evergreen.types.fact import Cause, Cell, Fact, Share, Utc, Window
 from evergreen.types.gate import Scores
+from evergreen.types.performance import DayPerformance, Interval, PerformanceEstimate, SlicePerformance
+from evergreen.types.remedy import Remedy
 
 
 class Prediction(Fact):
@@ -36,7 +38,10 @@ class Prediction(Fact):
     """The other version of an open release, which scored the same row beside; nobody was told what it said."""
     shadow_score: float | None = None
     """None where it failed."""
+    shadow_probabilities: dict[str, float] | None = None
     shadow_latency_ms: NonNegativeFloat | None = None
+    routed_by: str | None = None
+    """The entity that an A/B test gave this arm; None where none runs."""
 
 
 class FeatureDrift(Fact):
@@ -154,6 +159,15 @@ class PerformanceReport(Fact):
     days: NonNegativeInt = 0
     probe: ProbeReport | None = None
     """None while too few outcomes are in to make it."""
+    intervals: dict[str, Interval] = {}
+    """The loss, by its name among the figures, `calibration_gap`, and where the task has them `auc` and `accuracy`, with
+    bounds by days; empty while `scores` is None, and so are the two that follow."""
+    by_day: tuple[DayPerformance, ...] = ()
+    """Oldest first."""
+    slices: tuple[SlicePerformance, ...] = ()
+    """Of the columns in `[data].slices`, the largest first."""
+    estimate: PerformanceEstimate | None = None
+    """The same figures found without the window's outcomes; of a regression not available."""
 
     @property
     def label_share(self) -> float:
@@ -181,6 +195,15 @@ class RetrainDecision(Fact):
     """Why, or why not."""
     episode: str | None = None
     """The stretch of drift this belongs to; None when nothing alarms."""
+    remedy: Remedy = Remedy.RETRAIN
+    """What is asked for, where something is."""
+    routine: bool = False
+    """It is asked for because it always is, not because of the alarms."""
+
+    @property
+    def cause(self) -> Cause:
+        """Why it is asked for: the first alarm, or the routine."""
+        return Cause.SCHEDULE if self.routine or not self.alarms else self.alarms[0].trigger
 
 
 class WatchCheck(Fact):
@@ -195,6 +218,18 @@ class WatchCheck(Fact):
     episode: str | None = None
     report_uri: str | None = None
     """The Evidently page of the window."""
+    remedy: Remedy = Remedy.RETRAIN
+    """What was asked for, where `retrain` says that something was."""
+
+
+class WatchRecord(Fact):
+    """One past look with all it saw, for people to read."""
+
+    check: WatchCheck
+    as_of: Utc
+    reasons: tuple[str, ...]
+    performance: PerformanceReport
+    drift: DriftReport | None
 
 
 class RetrainRequest(Fact):
@@ -208,3 +243,6 @@ class RetrainRequest(Fact):
     status: Literal["admitted", "suppressed", "done", "failed"]
     reason: str
     version: int | None = None
+    remedy: Remedy = Remedy.RETRAIN
+    device_seconds: NonNegativeFloat | None = None
+    """What it used; None until it is done."""

@@ -54,6 +54,14 @@ def test_other_models_are_not_seen(log: PredictionLog) -> None:
     assert frame["label"].isna().all()
 
 
+def test_a_frame_tells_which_views_were_stale(log: PredictionLog) -> None:
+    log.record([a_prediction(0), a_prediction(1).model_copy(update={"stale": ("weather", "tail")})])
+
+    frame = log.frame("flight_delay", a_window(), MAY + DAY)
+
+    assert frame["stale"].tolist() == [[], ["weather", "tail"]]
+
+
 def test_a_label_shows_from_its_own_moment_on_and_never_before(log: PredictionLog) -> None:
     known = MAY + 5 * HOUR
     log.record([a_prediction(0)])

@@ -627,6 +627,16 @@ def test_metrics_are_what_prometheus_reads(api: Api) -> None:
     assert {labels["model"] for labels in requests} <= {"", "flight_delay", "strict", "ghost", "unknown"}
 
 
+def test_what_the_watch_found_is_a_page_of_its_own_for_prometheus(api: Api) -> None:
+    page = api.client.get("/metrics/monitoring")
+
+    families = {family.name: family for family in text_string_to_metric_families(page.text)}
+    ages = {s.labels["model"]: s.value for s in families["evergreen_monitoring_champion_age_seconds"].samples}
+    assert {"flight_delay", "strict"} <= ages.keys()
+    assert "evergreen_monitoring_realised_loss" in families
+    assert not families["evergreen_monitoring_realised_loss"].samples  # nobody watched yet
+
+
 def test_the_openapi_page_tells_a_client_what_to_send(api: Api) -> None:
     described = api.client.get("/openapi.json").json()
 
