@@ -9,6 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.result import Ok
 
 from evergreen.wiring import Wiring
 from serving.app import create_app
@@ -72,7 +73,9 @@ def asked(operation: Any, mode: GenerationMode, cases: int, url: str) -> Counter
 
 @pytest.mark.parametrize("cases", [300, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_nothing_the_schema_allows_is_a_fault_or_another_answer_than_it_says(url: str, cases: int) -> None:
-    operations = [one.ok() for one in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations()]
+    described = schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations()
+    operations: list[Any] = [one.ok() for one in described if isinstance(one, Ok)]
+    assert len(operations) >= 8
     with_bodies = [one for one in operations if one.method == "post"]
     statuses: Counter[int] = Counter()
 
