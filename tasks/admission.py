@@ -1,12 +1,13 @@
 """Who may retrain now? One an episode; what was suppressed is on record."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Literal
 
 from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,6 +15,9 @@ from evergreen.errors import InvalidTransition
 from evergreen.spec import ModelSpec
 from evergreen.types import Cause, Cost, Remedy, RetrainRequest
 from evergreen.wiring import Records, wiring
+
+SHOWN = 20
+"""Asks on a run's page."""
 
 
 @task(retries=3, retry_delay_seconds=1)
@@ -36,8 +40,18 @@ def ask(
             max_device_hours_in_30_days=spec.retrain.max_device_hours_in_30_days,
             remedy=remedy,
         )
+        _show(records.admissions.recent(spec.name, SHOWN))
     get_run_logger().info("%s: %s", request.status, request.reason)
     return request
+
+
+def _show(asks: Sequence[RetrainRequest]) -> None:
+    """The newest asks on the run's page, suppressed ones with their reasons among them."""
+    names = {"as_of", "cause", "remedy", "episode", "status", "reason", "version", "device_seconds"}
+    table = [one.model_dump(mode="json", include=names) for one in asks]
+    create_table_artifact(
+        key="asks", table=table, description="What was asked for, newest first, and what became of it."
+    )
 
 
 def why_blocked(records: Records, spec: ModelSpec, as_of: datetime) -> str | None:

@@ -93,5 +93,6 @@ def fine_tune_champion(spec: ModelSpec, champion: ModelVersion, training_set: Tr
         "remedy": Remedy.FINE_TUNE,
         "base": champion.artifact,
         "anew_until": made.trained_anew_until,
+        "anew_rows": made.trained_anew_rows,
     }
     return found.model_copy(update=update)

@@ -40,7 +40,8 @@ def show_verdict(
     parity: Parity | None,
 ) -> None:
     """Write the page for passed and refused versions alike; the same version again replaces it."""
-    serving = champion_of(spec) if champion is not None else None
+    serving = champion_of(spec)
+    beaten = champion is not None and serving is not None and serving.artifact == champion.artifact
     verdict = Verdict(
         version=version,
         owner=spec.model.owner,
@@ -49,7 +50,7 @@ def show_verdict(
         decision=decision,
         evaluation=evaluation,
         champion=champion,
-        champion_version=serving.version if serving else None,
+        champion_version=serving.version if serving is not None and beaten else None,
         baselines=baselines,
         footprint=footprint,
         parity=parity,

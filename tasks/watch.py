@@ -15,8 +15,17 @@ from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
 from evergreen.monitoring.windows import in_window, newest_mature, sample_by_day, searched
 from evergreen.spec import ModelSpec
-from evergreen.types import DriftReport, Fault, ModelVersion, PerformanceReport, RetrainDecision, TrainingSet, Window
-from evergreen.wiring import Wiring, wiring
+from evergreen.types import (
+    DriftReport,
+    Fault,
+    ModelVersion,
+    PerformanceReport,
+    RetrainDecision,
+    TrainedModel,
+    TrainingSet,
+    Window,
+)
+from evergreen.wiring import Records, Wiring, wiring
 
 EVENT = "evergreen.drift.detected"
 PAST_CHECKS = 60
@@ -95,13 +104,14 @@ def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
     None where the champion answered nothing in the window: it is newer than the window.
     """
     from evergreen.adapters.evidently import drift_report
+    from evergreen.adapters.evidently_workspace import EvidentlyWorkspace
 
     answers = served.frame[served.frame["version"] == served.champion.version]
     if answers.empty:
         return None
     wire = wiring()
     trained_on = _trained_on(served)
-    rows, seed = spec.monitor.report_rows, spec.train.seed
+    rows, runs, seed = spec.monitor.report_rows, spec.monitor.evidently_runs, spec.train.seed
     inputs = served.training_set.features
     verdict = drift_verdict(trained_on, answers, inputs, spec.monitor, seed)
     report = drift_report(
@@ -116,6 +126,7 @@ def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
         label="label",
         task=spec.model.task,
         verdict=verdict,
+        workspace=EvidentlyWorkspace(wire.settings.home / "evidently", runs) if runs else None,
     )
     link = wire.registry.log_file(served.champion.run_id, report.uri, "watch")
     create_link_artifact(key="evidently-report", link=link, link_text=f"Evidently: {served.window}")
@@ -173,6 +184,7 @@ def decide_retrain(
 ) -> RetrainDecision:
     """Ask the policy, put its reasons on the run's page, and record the check."""
     wire = wiring()
+    made = wire.registry.candidate(served.champion)
     with wire.records() as records:
         history = records.checks.history(spec.name, served.window.end, PAST_CHECKS)
         decision = decide(
@@ -181,9 +193,10 @@ def decide_retrain(
             performance=measured,
             drift=drift,
             champion_evaluation=wire.registry.evaluation(served.champion),
-            trained_until=wire.registry.candidate(served.champion).trained_anew_until,
+            trained_until=made.trained_anew_until,
             history=history,
             faults=faults,
+            unlearnt_share=unlearnt_share(records, spec, made, served.as_of),
         )
         records.checks.record(decision, drift, measured)
     create_table_artifact(
@@ -193,6 +206,17 @@ def decide_retrain(
     )
     get_run_logger().info("retrain: %s; %s", decision.retrain, "; ".join(decision.reasons))
     return decision
+
+
+def unlearnt_share(records: Records, spec: ModelSpec, made: TrainedModel, as_of: datetime) -> float | None:
+    """Outcomes of what was answered since the champion's network was trained, of the rows it learnt from.
+
+    None unless the spec asks. What a fine-tune learnt since counts as unlearnt: its network is no wider for it.
+    """
+    if spec.monitor.max_unlearnt_share is None:
+        return None
+    new = records.predictions.outcomes_since(spec.name, made.trained_anew_until, as_of)
+    return new / max(made.trained_anew_rows, 1)
 
 
 @task(retries=2, retry_delay_seconds=1)

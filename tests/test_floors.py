@@ -55,7 +55,12 @@ VENDORS = {
     "optuna": ("evergreen.adapters.studies",),
     "sklearn": ("evergreen.adapters.logistic",),
     "lightgbm": ("evergreen.adapters.boosted_trees",),
-    "evidently": ("evergreen.adapters.evidently",),
+    "evidently": (
+        "evergreen.adapters.evidently",
+        "evergreen.adapters.evidently_library",
+        "evergreen.adapters.evidently_quality",
+        "evergreen.adapters.evidently_workspace",
+    ),
     "cryptography": ("evergreen.adapters.signatures",),
 }
 """Who alone may import whom."""

@@ -26,7 +26,7 @@ from evergreen.types import (
     Window,
 )
 
-ALARMS = (Cause.DRIFT, Cause.DECAY, Cause.AGE)
+ALARMS = (Cause.DRIFT, Cause.DECAY, Cause.AGE, Cause.VOLUME)
 """Causes the cooldown holds back; persons and schedules know what they do."""
 AUTOMATIC = (*ALARMS, Cause.SCHEDULE)
 """Causes that wait while something is open, and for the budget; a person may go ahead."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from sqlalchemy import ColumnElement, and_, exc, exists, literal, select
+from sqlalchemy import ColumnElement, and_, exc, exists, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from evergreen.adapters.tables import OutcomeRow, PredictionRow, insert_new
@@ -124,6 +124,22 @@ class PredictionLog:
         """Like `frame`, for `[start, as_of)`; empty when that is."""
         asked = and_(PredictionRow.event_timestamp >= start, PredictionRow.event_timestamp < as_of)
         return self._frame(model, asked, as_of)
+
+    def outcomes_since(self, model: str, start: datetime, as_of: datetime) -> int:
+        """How many examples asked about since `start` have an outcome that was known at `as_of`."""
+        count = (
+            select(func.count(func.distinct(PredictionRow.example_id)))
+            .join(
+                OutcomeRow,
+                and_(
+                    OutcomeRow.model == PredictionRow.model,
+                    OutcomeRow.example_id == PredictionRow.example_id,
+                    OutcomeRow.label_timestamp <= as_of,
+                ),
+            )
+            .where(PredictionRow.model == model, PredictionRow.event_timestamp >= start)
+        )
+        return self._session.scalar(count) or 0
 
     def answered(self, model: str, window: Window) -> set[str]:
         """Example ids that were asked about in the window."""

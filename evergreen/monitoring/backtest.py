@@ -230,6 +230,7 @@ def by_spec(spec: ModelSpec) -> Policy:
             champion_evaluation=_evaluation(moment, spec),
             trained_until=history.cuts[moment.champion.slot],
             history=moment.checks,
+            unlearnt_share=_unlearnt_share(moment),
         )
         check = WatchCheck(
             model=spec.name,
@@ -241,7 +242,7 @@ def by_spec(spec: ModelSpec) -> Policy:
             remedy=decision.remedy,
         )
         alarmed = decision.retrain and not decision.routine
-        saw = any(alarm.trigger != Cause.AGE for alarm in decision.alarms)
+        saw = any(alarm.trigger not in (Cause.AGE, Cause.VOLUME) for alarm in decision.alarms)
         return Asked(_admitted(moment, spec, decision), alarmed and saw, check)
 
     return ask
@@ -274,6 +275,13 @@ def answers(moment: Moment, spec: ModelSpec) -> pd.DataFrame:
 def served_since(moment: Moment) -> int:
     """The slot from which on the champion serves: that of the newest remedy."""
     return moment.remedies[-1][0] if moment.remedies else 0
+
+
+def _unlearnt_share(moment: Moment) -> float:
+    """Outcomes known at the slot that the champion's network was not trained on, of those it was."""
+    history, trained = moment.history, naive(moment.history.cuts[moment.champion.slot])
+    known = history.known <= naive(history.slots[moment.slot])
+    return float((known & (history.moments >= trained)).sum() / max((history.moments < trained).sum(), 1))
 
 
 def _cooling(moment: Moment, spec: ModelSpec) -> bool:

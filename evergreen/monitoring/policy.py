@@ -52,6 +52,7 @@ def decide(
     trained_until: datetime,
     history: Sequence[WatchCheck],
     faults: Sequence[Fault] = (),
+    unlearnt_share: float | None = None,
 ) -> RetrainDecision:
     """Decide from one window's reports and the checks before it.
 
@@ -59,8 +60,10 @@ def decide(
     rows it was trained on, `drift` None when there was nothing to compare. `history` holds past checks of the model,
     newest first; checks of the same or a later window are left out, so asking again gives the same answer. With `faults`
     the answer is no, whatever else alarms: a model must not learn broken data, and what it breaks is no decay.
+    `unlearnt_share` is what came in since, of what it learnt from; None where nobody counted.
     """
     findings = _findings(spec.monitor, as_of, performance, drift, champion_evaluation, trained_until)
+    findings += _volume(spec.monitor, unlearnt_share)
     alarms = tuple(finding.alarm for finding in findings if finding.alarm is not None)
     reasons = [finding.reason for finding in findings]
     if faults:
@@ -198,6 +201,14 @@ def _age(config: MonitorConfig, performance: PerformanceReport, days: float) -> 
     limit = config.max_age_days
     reason = f"version {performance.version} was trained on rows until {days:.0f} days ago, may be {limit}"
     return _finding(Cause.AGE, days, "max_age_days", limit, reason)
+
+
+def _volume(config: MonitorConfig, share: float | None) -> list[Finding]:
+    limit = config.max_unlearnt_share
+    if limit is None or share is None:
+        return []
+    reason = f"outcomes since its network was trained are {share:.0%} of those it learnt from, may be {limit:.0%}"
+    return [_finding(Cause.VOLUME, share, "max_unlearnt_share", limit, reason)]
 
 
 def _drift(config: MonitorConfig, drift: DriftReport | None) -> Finding:

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import (
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -30,6 +31,9 @@ class MonitorConfig(Table):
     share of it. Unset: shown and starts nothing, since a log loss also rises and falls with the share of ones."""
     max_age_days: PositiveInt = 56
     """Alarm when the champion's newest training row is older than this."""
+    max_unlearnt_share: PositiveFloat | None = None
+    """Alarm when the outcomes that came in since the champion's network was trained are this share of those it learnt from:
+    data enough that a new one would know much more. Unset: not counted."""
     max_drift_share: Share | None = None
     """Alarm when this share of the features drifts. Unset: drift is shown and starts nothing."""
     block_days: PositiveInt = 1
@@ -48,6 +52,8 @@ class MonitorConfig(Table):
     """out of this many newest ones. Unset: as many as `persistence`, which makes them windows in a row."""
     report_rows: PositiveInt = 2_000
     """Rows a side that are drawn for the Evidently report."""
+    evidently_runs: NonNegativeInt = 12
+    """Windows that are kept for Evidently's own UI (`make evidently`), some MB each; 0 keeps none."""
 
     @model_validator(mode="after")
     def _persistent(self) -> Self:

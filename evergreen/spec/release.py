@@ -48,7 +48,7 @@ class ReleaseConfig(Table):
     `proof_margin`; or no more than that no guardrail is broken, which is also all that can be asked without `shadow`. A
     first step of 1 (blue-green) is never asked."""
     proof_margin: PositiveFloat = 0.02
-    """A margin like that of the flights, where it takes five to seven days between equal models; half of it takes weeks."""
+    """On days like the flights' equal models a week apart are within it after some five days; half of it takes weeks."""
     proof_days: PositiveFloat = 21
     """How long after its start proof is waited for; more than this where outcomes take longer."""
     unproved: Literal["hold", "roll_back"] = "hold"

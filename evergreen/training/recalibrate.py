@@ -72,6 +72,7 @@ def recalibrate(
             "base": made.digest,
             "learnt_until": made.weights_until,
             "anew_until": made.trained_anew_until,
+            "anew_rows": made.trained_anew_rows,
         }
     )
 

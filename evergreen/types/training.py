@@ -138,11 +138,18 @@ class TrainedModel(Fact):
     """End of the rows its weights learnt from; None: where its training set's holdout starts."""
     anew_until: Utc | None = None
     """End of the rows its network was first trained on; None: the same."""
+    anew_rows: NonNegativeInt | None = None
+    """How many those were; None: those of its training set before the holdout."""
 
     @property
     def weights_until(self) -> datetime:
         """End of the rows its weights learnt from, by a retrain or a fine-tune."""
         return self.learnt_until or self.training_set.holdout.start
+
+    @property
+    def trained_anew_rows(self) -> int:
+        """Rows of its last retrain."""
+        return self.anew_rows or self.training_set.rows - self.training_set.holdout_rows
 
     @property
     def trained_anew_until(self) -> datetime:

@@ -17,7 +17,7 @@ class Verdict(Fact):
     evaluation: Evaluation
     champion: Evaluation | None = None
     champion_version: int | None = None
-    """The version that served at that moment."""
+    """Its number; None where another serves by now."""
     baselines: Baselines = Baselines()
     footprint: Footprint | None = None
     parity: Parity | None = None

@@ -45,7 +45,7 @@ def day_bars(days: Sequence[tuple[str, int, float]], mean: Interval, margin: flo
     parts.append(_level("mean", left, y(mean.value), right, f"mean {mean.value:+.{digits}f}"))
     if margin is not None:
         parts.append(_level("margin", left, y(margin), right, f"margin {margin:+.{digits}f}"))
-    return "".join([*parts, "</svg>"])
+    return "".join([*parts, "</svg></div>"])
 
 
 def forest(
@@ -84,7 +84,7 @@ def forest(
             f"<title>{escape(name)}: {one.value:+.{digits}f}, {low:+.{digits}f} to {high:+.{digits}f}</title></circle>"
             f'<text class="tick" x="{WIDTH}" y="{y + 4:.1f}" text-anchor="end">{one.value:+.{digits}f}</text>'
         )
-    return "".join([*parts, "</svg>"])
+    return "".join([*parts, "</svg></div>"])
 
 
 def reliability(candidate: Sequence[ReliabilityBin], champion: Sequence[ReliabilityBin]) -> str:
@@ -120,7 +120,7 @@ def reliability(candidate: Sequence[ReliabilityBin], champion: Sequence[Reliabil
 
 
 def _open(height: float, what: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{what}">'
+    return f'<div class="scroll"><svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{what}">'
 
 
 def _rung(tick: float, left: float, right: float, y: float) -> str:

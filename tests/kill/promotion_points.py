@@ -1,4 +1,4 @@
-"""`python -m tests.kill.promotion_points HOME`: kill register, roll out, promote and roll back at every call they make.
+"""`python -m tests.kill.promotion_points HOME [OPERATION…]`: kill register, roll out, promote, roll back at every call they make.
 
 The points are found by walking: in a forked child every call of MLflow's client and every statement on Evergreen's tables
 that may change something, every commit, and every link and rename of a file under the home is counted; a run that is not
@@ -351,8 +351,8 @@ def kill_at(base: Path, home: Path, operation: Operation, fatal: int, champions:
 
 
 def main() -> None:
-    """Walk all operations."""
-    work = Path(sys.argv[1])
+    """Walk all operations, and kill those that are named, or each."""
+    work, named = Path(sys.argv[1]), sys.argv[2:]
     base = work / "base"
     base.mkdir(parents=True)
     run(base, lambda _: None)  # makes both databases
@@ -361,7 +361,7 @@ def main() -> None:
         shutil.copytree(base, after)
         calls = run(after, operation)
         wanted = state(after)
-        for fatal in range(len(calls) + 1):
+        for fatal in range(len(calls) + 1) if not named or name in named else ():
             found = kill_at(base, work / "killed", operation, fatal, CHAMPIONS.get(name))
             point = f"before {calls[fatal]}" if fatal < len(calls) else f"after {calls[-1]}"
             differs = {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]}

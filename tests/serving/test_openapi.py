@@ -73,9 +73,9 @@ def asked(operation: Any, mode: GenerationMode, cases: int, url: str) -> Counter
 
 @pytest.mark.parametrize("cases", [300, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_nothing_the_schema_allows_is_a_fault_or_another_answer_than_it_says(url: str, cases: int) -> None:
-    described = schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations()
-    operations: list[Any] = [one.ok() for one in described if isinstance(one, Ok)]
-    assert len(operations) >= 8
+    found = list(schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations())
+    operations = [one.ok() for one in found if isinstance(one, Ok)]
+    assert len(operations) == len(found), "each of them can be read"
     with_bodies = [one for one in operations if one.method == "post"]
     statuses: Counter[int] = Counter()
 

@@ -44,30 +44,39 @@ def serving(wire: Wiring, workers: int) -> Iterator[list[httpx.Client]]:
     )  # fmt: skip
     try:
         with ExitStack() as clients:
-            yield list(each_worker(port, process.pid, workers, clients).values())
+            yield each_worker(port, process.pid, workers, clients)
     finally:
         process.terminate()
         process.wait(30)
 
 
-def each_worker(port: int, server: int, workers: int, clients: ExitStack) -> dict[int, httpx.Client]:
-    """By process id: a connection stays with the worker that accepted it."""
-    found: dict[int, httpx.Client] = {}
-    deadline = time.monotonic() + 120
+def each_worker(port: int, server: int, workers: int, clients: ExitStack) -> list[httpx.Client]:
+    """A connection stays with the worker that accepted it, so each is asked once while the others are held."""
+    root, found = psutil.Process(server), dict[int, httpx.Client]()
+    deadline = time.monotonic() + 150
     while len(found) < workers:
         assert time.monotonic() < deadline, f"{len(found)} of {workers} workers answer"
-        client = clients.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0))
-        try:
-            answer = client.get("/ready")
-        except httpx.TransportError:
-            time.sleep(0.1)
-            continue
-        mine = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
-        root = psutil.Process(server)
-        for process in [root, *root.children(recursive=True)]:
-            if any(one.raddr and one.raddr.port == mine for one in process.net_connections("tcp")):
-                found.setdefault(process.pid, client)
-    return found
+        spawned = [one for one in root.children() if "spawn_main" in " ".join(one.cmdline())]
+        answering = spawned if workers > 1 else [root]
+        for worker in answering if len(answering) == workers else []:
+            if worker.pid in found:
+                continue
+            client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=3.0)
+            others = [one for one in answering if one != worker]
+            for one in others:
+                one.suspend()
+            try:
+                client.get("/ready").raise_for_status()
+                found[worker.pid] = clients.enter_context(client)
+            except httpx.HTTPError:  # it is not up yet
+                client.close()
+            finally:
+                for one in others:
+                    one.resume()
+        time.sleep(0.5)
+    for client in found.values():
+        client.timeout = 30.0
+    return list(found.values())
 
 
 def served(client: httpx.Client) -> int | None:

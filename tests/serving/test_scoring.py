@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -7,9 +7,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
+from evergreen.ab_test import plan
 from evergreen.errors import DataError
+from evergreen.release import start_test
 from evergreen.settings import Settings
+from evergreen.spec import AbTestConfig
 from evergreen.training.predictor import Predictor
 from evergreen.types import Prediction, Release, Window
 from evergreen.wiring import Wiring
@@ -288,3 +292,48 @@ def test_a_cache_that_the_file_does_not_ask_for_is_not_there(bench: Bench) -> No
 
     assert counted(bench.metrics, "cache_entries", cache="predictions", model="none") == 0
     assert counted(bench.metrics, "cache_lookups_total", cache="predictions", model="none", result="miss") == 0
+
+
+class Graded:
+    """Three classes, and version 2 is the surer one."""
+
+    inputs: Mapping[str, Literal["numeric", "categorical"]] = {"wind": "numeric"}
+    classes = ("low", "middle", "high")
+
+    def __init__(self, sure: float) -> None:
+        self.sure = sure
+
+    def score(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
+        rest = (1.0 - self.sure) / 2
+        return np.tile([rest, rest, self.sure], (len(columns["wind"]), 1))
+
+
+def test_what_the_other_version_said_of_each_class_is_kept(bench: Bench) -> None:
+    both = replace(bench.model("graded", share=0.5), versions={1: Graded(0.5), 2: Graded(0.8)})
+
+    bench.scorer.answer_joined(both, a_frame())
+
+    logged = bench.logged("graded")
+    assert set(logged["version"]) == {1, 2}
+    for version, probabilities, beside in zip(
+        logged["version"], logged["probabilities"], logged["shadow_probabilities"], strict=True
+    ):
+        assert (probabilities["high"], beside["high"]) == ((0.5, 0.8) if version == 1 else (0.8, 0.5))
+        assert list(beside) == ["low", "middle", "high"]
+
+
+def test_in_an_ab_test_an_entity_meets_one_version_and_the_log_says_by_what(bench: Bench) -> None:
+    free = bench.model("tested")
+    test = plan(AbTestConfig(entity="carrier"), free.release, 2, NOON)
+    tested = replace(free, release=start_test(free.release, version=2, share=0.5, test=test, at=NOON))
+
+    bench.scorer.answer_joined(tested, a_frame())
+
+    logged = bench.logged("tested")
+    named = logged[logged["carrier"].notna()]
+    assert set(named["routed_by"]) == {"UA", "DL", "ZZ"}
+    assert named.groupby("routed_by")["version"].nunique().max() == 1
+    unnamed = logged[logged["carrier"].isna()]
+    assert (unnamed["routed_by"] == unnamed["example_id"]).all()
+    assert set(unnamed["version"]) == {1, 2}
+    assert bench.logged("equal")["routed_by"].isna().all()

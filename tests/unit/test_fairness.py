@@ -59,16 +59,14 @@ def test_a_gap_that_is_proved_is_refused_and_says_who() -> None:
     assert check.rule == "[gate.fairness].max_selection_gap = 0.1 with confidence = 0.9"
 
 
-def test_a_gap_that_a_few_odd_days_make_is_shown_and_not_refused() -> None:
-    """Every day moves a group by 0.2, and no group is favoured: the gap is wide, and seldom proved."""
-    checks = [
-        next(iter(groups_are_close(simulated(seed, 7, day_std=0.2), rules(max_selection_gap=0.0))))
-        for seed in range(60)
-    ]
+def test_a_gap_that_is_just_allowed_is_refused_no_more_often_than_the_confidence_says() -> None:
+    """By `bench/gate.py` 8 to 13 in a hundred; days move the groups apart and together."""
+    allowed = rules(max_selection_gap=0.2)
+    candidates = [simulated(seed, 7, rise=0.2, day_std=0.15) for seed in range(100)]
 
-    assert np.mean([check.figure for check in checks]) > 0.04
-    # The lower end of a basic interval over seven days errs somewhat more often than 10%.
-    assert sum(not check.passed for check in checks) <= 24
+    refused = [not check.passed for candidate in candidates for check in groups_are_close(candidate, allowed)]
+
+    assert 3 <= sum(refused) <= 17
 
 
 def test_true_positives_and_losses_have_bounds_of_their_own() -> None:
