@@ -48,6 +48,7 @@ bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.release
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.scoring
+	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.gpu
 	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.demo

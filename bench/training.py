@@ -150,7 +150,7 @@ def timed_fit(
     """Seconds of `STEPS` steps of the engine's loop, after some to warm up."""
     clock: dict[int, float] = {}
     checkpoints = Checkpoints(job.checkpoints_path, job.digest, 1, place)
-    keeper = Keeper(checkpoints, job.spec.train.checkpoint_seconds, order.steps, place, Notice())
+    keeper = Keeper(checkpoints, job.spec.train.checkpoint_seconds, order.steps, place, Notice(job.stop_path))
 
     def after_step(state: TrainState, loss: float) -> None:  # noqa: ARG001
         clock[state.step] = time.perf_counter()

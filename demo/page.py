@@ -23,6 +23,11 @@ ACTIONS = {
     "advance": "share raised",
     "promote": "promoted",
     "roll_back": "rolled back",
+    "ab_test": "A/B test began",
+    "ab_promote": "A/B test won",
+    "ab_keep": "A/B test lost",
+    "ab_inconclusive": "A/B test without a verdict",
+    "moved_by_hand": "alias moved by hand, put back",
 }
 LEGEND = (
     ('<line class="line served" x1="0" x2="26" y1="7" y2="7"/>', "what served"),

@@ -55,7 +55,9 @@ def encoded(value: Any) -> Value:
 
 
 def decoded(key: str, value: Value) -> Any:
-    """The value as `[train]` has it."""
+    """The value as a table has it."""
+    if isinstance(value, str) and key not in CHOICES:
+        return str(value)
     if key == "hidden":
         return tuple(int(width) for width in str(value).split("-"))
     if isinstance(value, float) and key != "epochs":
@@ -74,13 +76,13 @@ def with_values(spec: ModelSpec, values: Mapping[str, Value]) -> ModelSpec:
     return ModelSpec.model_validate(spec.model_dump() | {"train": train})
 
 
-def rewritten(text: str, values: Mapping[str, Value], source: str) -> str:
-    """A spec's text with other values in `[train]`; every other character, comments too, stays.
+def rewritten(text: str, values: Mapping[str, Value], source: str, table: str = "train") -> str:
+    """A spec's text with other values in one table; every other character, comments too, stays.
 
     Raises `SpecError` where the text is written in a way that cannot be changed so.
     """
     lines = text.splitlines()
-    start, end = _section(lines)
+    start, end = _section(lines, table)
     for key, value in values.items():
         line = f"{key} = {_toml(decoded(key, value))}"
         place = next((i for i in range(start, end) if re.match(rf"\s*{key}\s*=", lines[i])), None)
@@ -91,25 +93,25 @@ def rewritten(text: str, values: Mapping[str, Value], source: str) -> str:
             comment = re.search(r"\s+#[^\"']*$", lines[place])
             lines[place] = line + (comment[0] if comment else "")
     changed = "\n".join(lines) + "\n"
-    _check(text, changed, values, source)
+    _check(text, changed, values, source, table)
     return changed
 
 
-def difference(before: str, after: str, name: str) -> str:
+def difference(before: str, after: str, name: str, what: str = "tuned") -> str:
     """A unified diff; empty where the two are equal."""
     return "".join(
         difflib.unified_diff(
-            before.splitlines(keepends=True), after.splitlines(keepends=True), f"{name}.toml", f"{name}.tuned.toml"
+            before.splitlines(keepends=True), after.splitlines(keepends=True), f"{name}.toml", f"{name}.{what}.toml"
         )
     )
 
 
-def _section(lines: list[str]) -> tuple[int, int]:
-    """First line of `[train]` and the one after its last key; the table is added where there is none."""
+def _section(lines: list[str], table: str) -> tuple[int, int]:
+    """First line of a table and the one after its last key; the table is added where there is none."""
     heads = [i for i, line in enumerate(lines) if re.match(r"\s*\[", line) and not line.lstrip().startswith("[[")]
-    start = next((i for i in heads if re.match(r"\s*\[train\]", lines[i])), None)
+    start = next((i for i in heads if re.match(rf"\s*\[{table}\]", lines[i])), None)
     if start is None:
-        lines.extend(["", "[train]"])
+        lines.extend(["", f"[{table}]"])
         return len(lines), len(lines)
     end = next((i for i in heads if i > start), len(lines))
     while end > start + 1 and not lines[end - 1].strip():
@@ -117,21 +119,23 @@ def _section(lines: list[str]) -> tuple[int, int]:
     return start + 1, end
 
 
-def _check(before: str, after: str, values: Mapping[str, Value], source: str) -> None:
+def _check(before: str, after: str, values: Mapping[str, Value], source: str, table: str) -> None:
     try:
         wanted = tomllib.loads(before)
-        wanted["train"] = wanted.get("train", {}) | {key: decoded(key, value) for key, value in values.items()}
+        wanted[table] = wanted.get(table, {}) | {key: decoded(key, value) for key, value in values.items()}
         right = parse_spec(tomllib.loads(after)) == parse_spec(wanted)
     except tomllib.TOMLDecodeError:
         right = False
     if not right:
         raise SpecError(
-            f"{source}: the tuned values cannot be written into its [train] table, because of how that is laid out. "
+            f"{source}: new values cannot be written into its [{table}] table, because of how that is laid out. "
             f"Write each key of it on a line of its own. The values are {dict(values)}"
         )
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, Sequence):
         return f"[{', '.join(map(str, value))}]"
     return repr(value)

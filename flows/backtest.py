@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from prefect import flow
 
 from evergreen.monitoring.backtest_report import BacktestReport
+from evergreen.training.rehearsal import Stage
 from evergreen.wiring import wiring
 from tasks.backtest import fit_thresholds, play_policies, rehearse_history, show_backtest
 from tasks.features import refresh_features
@@ -33,10 +34,12 @@ def backtest(
     """
     spec = wiring().spec(model)
     refresh_features(spec, moment(end))
-    rehearsal = rehearse_history(spec, moment(first), moment(end), workers or os.cpu_count() or 1)
-    fitted = fit_thresholds(rehearsal)
-    report = play_policies(rehearsal, fitted)
-    show_backtest(report)
+    workers = workers or os.cpu_count() or 1
+    with Stage(workers) as stage:
+        rehearsal = rehearse_history(spec, moment(first), moment(end), stage, workers)
+        fitted = fit_thresholds(rehearsal)
+        report = play_policies(rehearsal, fitted)
+    show_backtest(report, fitted)
     return report
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from prefect import flow
 
-from evergreen.types import Abandoned, Cause, Outcome
+from evergreen.types import Abandoned, Cause, Outcome, Remedy
 from evergreen.wiring import wiring
 from tasks.admission import ask, finish, held
 from tasks.approval import approval
@@ -18,10 +18,13 @@ from tasks.evidence import show_evidence
 from tasks.features import refresh_features
 from tasks.gate import evaluate_candidate, evaluate_champion, judge, measure
 from tasks.moment import moment
+from tasks.parity import check_parity
 from tasks.plots import draw
 from tasks.registry import register
-from tasks.release import mirror_aliases, start_canary
-from tasks.training import build_training_set, train_baselines, train_candidate
+from tasks.release import kept_out, mirror_aliases, start_canary
+from tasks.remedy import baselines_by, candidate_by, spec_by
+from tasks.training import build_training_set
+from tasks.verdict import show_verdict
 
 
 @flow(flow_run_name="retrain-{model}")
@@ -30,6 +33,7 @@ def retrain(
     as_of: datetime | None = None,
     cause: Cause = Cause.PERSON,
     episode: str | None = None,
+    remedy: Remedy = Remedy.RETRAIN,
 ) -> Outcome:
     """Train a candidate on what was known at `as_of`, judge it, and start its canary if it passes.
 
@@ -38,28 +42,34 @@ def retrain(
         as_of: The moment whose knowledge may be used; empty means now.
         cause: Why; only retrains asked for by alarms are held back by the cooldown.
         episode: The stretch of drift this answers; at most one retrain each.
+        remedy: How the candidate is made: a new network (after a search for better values), or the champion's, tuned
+            further or recalibrated.
     """
     spec = wiring().spec(model)
-    request = ask(spec, cause, episode, moment(as_of))
+    request = ask(spec, cause, episode, moment(as_of), remedy)
     if request.status != "admitted":
         verdict: Literal["suppressed", "done"] = "done" if request.status == "done" else "suppressed"
         return Outcome(model=model, verdict=verdict, reasons=(request.reason,), request=request)
     with held(request):
         refresh_features(spec, request.as_of)
+        spec = spec_by(spec, remedy, request.as_of)
         training_set = build_training_set(spec, request.as_of)
-        candidate = train_candidate(spec, training_set)
+        candidate = candidate_by(spec, remedy, training_set)
         if isinstance(candidate, Abandoned):
-            closed = finish(request, None, candidate.reason)
+            closed = finish(request, None, candidate.reason, candidate.cost)
             return Outcome(model=model, verdict="abandoned", reasons=(candidate.reason,), request=closed)
-        baselines = train_baselines(spec, training_set)
+        baselines = baselines_by(spec, remedy, training_set)
 
         evaluation = evaluate_candidate(spec, candidate, training_set)
         champion = evaluate_champion(spec, training_set)  # scored again now, on the same rows
-        decision = judge(evaluation, champion, baselines, measure(candidate, training_set), spec.gate)
+        footprint = measure(candidate, training_set)
+        parity = check_parity(spec, request.as_of)
+        decision = judge(evaluation, champion, baselines, footprint, parity, spec.gate)
 
-        # Refusals are recorded too.
+        # Refusals are recorded too, and have a page.
         version = register(spec, candidate, evaluation, champion, baselines, decision, cause)
         draw(spec, candidate, evaluation, champion, version)
+        show_verdict(spec, version, cause, candidate, decision, evaluation, champion, baselines, footprint, parity)
         release = None
         answer = approval(spec, version) if decision.passed else None
         if answer is not None and answer.approve:
@@ -67,6 +77,7 @@ def retrain(
             mirror_aliases(release)
         outcome = "passed" if decision.passed else "refused"
         show_evidence(spec, request, training_set, version, decision, release)
-        closed = finish(request, version.version, f"version {version.version} {outcome}")
+        closed = finish(request, version.version, f"version {version.version} {outcome}", candidate.cost)
     reasons = decision.reasons if answer is None or answer.approve else (f"not approved: {answer.reason}",)
+    reasons += kept_out(release, version.version)
     return Outcome(model=model, verdict=outcome, reasons=reasons, request=closed, version=version, release=release)

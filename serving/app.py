@@ -98,7 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={EvergreenError: refuse, RequestValidationError: malformed},
     )
-    app.state.keys = ApiKeys(settings.keys_file) if settings.require_api_keys else None
+    app.state.keys, app.state.keys_required = ApiKeys(settings.keys_file), settings.require_api_keys
     app.include_router(router)
     app.include_router(rollback_router)
     app.include_router(monitoring_router)

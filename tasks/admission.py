@@ -1,24 +1,30 @@
 """Who may retrain now? One an episode; what was suppressed is on record."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Literal
 
 from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 from sqlalchemy.exc import SQLAlchemyError
 
 from evergreen.errors import InvalidTransition
 from evergreen.spec import ModelSpec
-from evergreen.types import Cause, RetrainRequest
+from evergreen.types import Cause, Cost, Remedy, RetrainRequest
 from evergreen.wiring import Records, wiring
+
+SHOWN = 20
+"""Asks on a run's page."""
 
 
 @task(retries=3, retry_delay_seconds=1)
-def ask(spec: ModelSpec, cause: Cause, episode: str | None, as_of: datetime) -> RetrainRequest:
-    """Ask to retrain; the same flow run asking again, or the same episode after its holder died, goes on where it was."""
+def ask(
+    spec: ModelSpec, cause: Cause, episode: str | None, as_of: datetime, remedy: Remedy = Remedy.RETRAIN
+) -> RetrainRequest:
+    """Ask to do `remedy`; the same flow run asking again, or the same episode after its holder died, goes on where it was."""
     request_id = str(flow_run.id)
     with wiring().records() as records:
         request = records.admissions.ask(
@@ -31,9 +37,21 @@ def ask(spec: ModelSpec, cause: Cause, episode: str | None, as_of: datetime) -> 
             lease_seconds=wiring().settings.lease_seconds,
             blocked=why_blocked(records, spec, as_of),
             max_in_30_days=spec.retrain.max_in_30_days,
+            max_device_hours_in_30_days=spec.retrain.max_device_hours_in_30_days,
+            remedy=remedy,
         )
+        _show(records.admissions.recent(spec.name, SHOWN))
     get_run_logger().info("%s: %s", request.status, request.reason)
     return request
+
+
+def _show(asks: Sequence[RetrainRequest]) -> None:
+    """The newest asks on the run's page, suppressed ones with their reasons among them."""
+    names = {"as_of", "cause", "remedy", "episode", "status", "reason", "version", "device_seconds"}
+    table = [one.model_dump(mode="json", include=names) for one in asks]
+    create_table_artifact(
+        key="asks", table=table, description="What was asked for, newest first, and what became of it."
+    )
 
 
 def why_blocked(records: Records, spec: ModelSpec, as_of: datetime) -> str | None:
@@ -79,13 +97,20 @@ def held(request: RetrainRequest) -> Iterator[None]:
 
 
 @task(retries=3, retry_delay_seconds=1)
-def finish(request: RetrainRequest, version: int | None, reason: str) -> RetrainRequest:
-    """Close the request with what came of it."""
-    return _finish(request, "done", version, reason)
+def finish(request: RetrainRequest, version: int | None, reason: str, cost: Cost | None = None) -> RetrainRequest:
+    """Close the request with what came of it and what it used."""
+    return _finish(request, "done", version, reason, cost)
 
 
 def _finish(
-    request: RetrainRequest, status: Literal["done", "failed"], version: int | None, reason: str
+    request: RetrainRequest,
+    status: Literal["done", "failed"],
+    version: int | None,
+    reason: str,
+    cost: Cost | None = None,
 ) -> RetrainRequest:
+    used = None if cost is None else cost.device_seconds
     with wiring().records() as records:
-        return records.admissions.finish(request.request_id, status=status, version=version, reason=reason)
+        return records.admissions.finish(
+            request.request_id, status=status, version=version, reason=reason, device_seconds=used
+        )

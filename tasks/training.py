@@ -1,16 +1,21 @@
 """Training sets and candidates."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from evergreen.errors import EvergreenError, TrainingAbandoned
+from evergreen.rival import Rival
 from evergreen.spec import ModelSpec
 from evergreen.types import Abandoned, Baselines, TrainedModel, TrainingSet
 from evergreen.wiring import code_revision, wiring
 from tasks.progress import abandoned, failed, shown
 from tasks.rival import rival_of
+
+if TYPE_CHECKING:
+    from evergreen.training.job import TrainingJob
 
 
 @task(retries=1, retry_delay_seconds=5)
@@ -36,15 +41,20 @@ def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel 
 
     A run that can no longer beat the champion is given up where the spec says so: see `[train].abandon_margin`.
     """
-    from evergreen.training.job import Placement, TrainingJob
+    from evergreen.training.job import TrainingJob
+
+    folder = str(wiring().settings.artifacts)
+    job = TrainingJob(training_set=training_set, spec=spec, code_revision=code_revision(), folder=folder)
+    return run_job(job, rival_of(spec, training_set))
+
+
+def run_job(job: "TrainingJob", rival: Rival | None) -> TrainedModel | Abandoned:
+    """Train a job and show on the run how far it is; called by tasks. Given up where it cannot beat `rival`."""
+    from evergreen.training.job import Placement
     from evergreen.training.launch import train
 
     logger, settings = get_run_logger(), wiring().settings
     placement = Placement(trainer=settings.trainer, ray_address=settings.ray_address)
-    rival = rival_of(spec, training_set)
-    job = TrainingJob(
-        training_set=training_set, spec=spec, code_revision=code_revision(), folder=str(settings.artifacts)
-    )
     try:
         with shown(job, rival) as on_progress:
             model = train(job, logger.info, on_progress, settings.rates, placement)
@@ -54,7 +64,9 @@ def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel 
         failed(job, error)
         raise
     logger.info("trained in %s", model.cost)
-    create_markdown_artifact(key="training", markdown=f"**{spec.name}** trained {model.steps:,} steps in {model.cost}.")
+    create_markdown_artifact(
+        key="training", markdown=f"**{job.spec.name}** trained {model.steps:,} steps in {model.cost}."
+    )
     return model
 
 

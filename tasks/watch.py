@@ -15,8 +15,17 @@ from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
 from evergreen.monitoring.windows import in_window, newest_mature, sample_by_day, searched
 from evergreen.spec import ModelSpec
-from evergreen.types import DriftReport, Fault, ModelVersion, PerformanceReport, RetrainDecision, TrainingSet, Window
-from evergreen.wiring import Wiring, wiring
+from evergreen.types import (
+    DriftReport,
+    Fault,
+    ModelVersion,
+    PerformanceReport,
+    RetrainDecision,
+    TrainedModel,
+    TrainingSet,
+    Window,
+)
+from evergreen.wiring import Records, Wiring, wiring
 
 EVENT = "evergreen.drift.detected"
 PAST_CHECKS = 60
@@ -175,6 +184,7 @@ def decide_retrain(
 ) -> RetrainDecision:
     """Ask the policy, put its reasons on the run's page, and record the check."""
     wire = wiring()
+    made = wire.registry.candidate(served.champion)
     with wire.records() as records:
         history = records.checks.history(spec.name, served.window.end, PAST_CHECKS)
         decision = decide(
@@ -183,9 +193,10 @@ def decide_retrain(
             performance=measured,
             drift=drift,
             champion_evaluation=wire.registry.evaluation(served.champion),
-            trained_until=served.training_set.holdout.start,
+            trained_until=made.trained_anew_until,
             history=history,
             faults=faults,
+            unlearnt_share=unlearnt_share(records, spec, made, served.as_of),
         )
         records.checks.record(decision, drift, measured)
     create_table_artifact(
@@ -197,6 +208,17 @@ def decide_retrain(
     return decision
 
 
+def unlearnt_share(records: Records, spec: ModelSpec, made: TrainedModel, as_of: datetime) -> float | None:
+    """Outcomes of what was answered since the champion's network was trained, of the rows it learnt from.
+
+    None unless the spec asks. What a fine-tune learnt since counts as unlearnt: its network is no wider for it.
+    """
+    if spec.monitor.max_unlearnt_share is None:
+        return None
+    new = records.predictions.outcomes_since(spec.name, made.trained_anew_until, as_of)
+    return new / max(made.trained_anew_rows, 1)
+
+
 @task(retries=2, retry_delay_seconds=1)
 def announce(spec: ModelSpec, decision: RetrainDecision) -> None:
     """Emit the event; `prefect.yaml` turns it into a run of `retrain` with these parameters."""
@@ -206,8 +228,9 @@ def announce(spec: ModelSpec, decision: RetrainDecision) -> None:
         payload={
             "model": spec.name,
             "as_of": decision.as_of.isoformat(),
-            "cause": decision.alarms[0].trigger.value,
+            "cause": decision.cause.value,
             "episode": decision.episode,
+            "remedy": decision.remedy.value,
             "reasons": list(decision.reasons),
         },
     )

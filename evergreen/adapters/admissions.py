@@ -5,7 +5,7 @@ turnstile one after the other, and two partial unique indexes say the same again
 at most one retrain an episode. `evergreen/monitoring/policy.py` decides whether a retrain is due, this who does it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -15,17 +15,36 @@ from sqlalchemy.orm import Session
 
 from evergreen.adapters.tables import DriftCheckRow, RetrainRequestRow, lock
 from evergreen.errors import InvalidTransition, UnknownModel
-from evergreen.types import Cause, DriftReport, PerformanceReport, RetrainDecision, RetrainRequest, WatchCheck, Window
+from evergreen.types import (
+    Cause,
+    DriftReport,
+    PerformanceReport,
+    Remedy,
+    RetrainDecision,
+    RetrainRequest,
+    WatchCheck,
+    Window,
+)
 
-ALARMS = (Cause.DRIFT, Cause.DECAY, Cause.AGE)
+ALARMS = (Cause.DRIFT, Cause.DECAY, Cause.AGE, Cause.VOLUME)
 """Causes the cooldown holds back; persons and schedules know what they do."""
 AUTOMATIC = (*ALARMS, Cause.SCHEDULE)
 """Causes that wait while something is open, and for the budget; a person may go ahead."""
 BUDGET = timedelta(days=30)
+FULL = tuple(remedy.value for remedy in Remedy if remedy.trains_anew)
 
 
 def _wall_clock() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an ask that nobody stands behind is measured by."""
+
+    cooldown_days: float
+    max_in_30_days: int | None = None
+    max_device_hours_in_30_days: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,13 +78,16 @@ class Admissions:
         owner: str | None = None,
         blocked: str | None = None,
         max_in_30_days: int | None = None,
+        max_device_hours_in_30_days: float | None = None,
+        remedy: Remedy = Remedy.RETRAIN,
     ) -> RetrainRequest:
         """Ask to retrain `model` for `episode`; `admitted` means: do it, and `renew` before the lease runs out.
 
         The same request asked again by the same owner (default: the request's own id, such as a flow run's) goes on
         where it was; one that is done stays done. The same request by another owner counts as another ask. An
         admission whose lease has run out is taken over. A suppressed or failed request asked again is judged again.
-        `blocked` says why nothing automatic may start now, `max_in_30_days` how many retrains may have been done before.
+        `blocked` says why nothing automatic may start now, `max_in_30_days` how many retrains may have been done before,
+        `max_device_hours_in_30_days` what all remedies may have used. Cooldown and number are for what trains anew.
         The wait for another ask of the model is at most that ask's transaction: keep it short.
         """
         owner = owner or request_id
@@ -80,7 +102,8 @@ class Admissions:
             mine.reason = f"resumed by {owner}; asked as of {mine.as_of.isoformat()} because of {mine.cause}"
             self._session.flush()
             return _request(mine)
-        verdict = self._judge(model, cause, episode, as_of, cooldown_days, blocked, max_in_30_days)
+        limits = Limits(cooldown_days, max_in_30_days, max_device_hours_in_30_days)
+        verdict = self._judge(model, cause, episode, as_of, remedy, limits, blocked)
         if verdict.admitted and verdict.abandoned is not None:
             verdict.abandoned.status = "failed"
             verdict.abandoned.reason = f"its lease ran out; ended by request {request_id} of {owner}"
@@ -88,7 +111,7 @@ class Admissions:
         row = mine or RetrainRequestRow(request_id=request_id, owner=owner, version=None)
         earlier = f" (before: {mine.status}: {mine.reason})" if mine is not None and verdict.admitted else ""
         row.model, row.cause, row.episode, row.as_of = model, cause.value, episode, as_of
-        row.asked_at, row.lease_until = self._now(), lease_until
+        row.asked_at, row.lease_until, row.remedy = self._now(), lease_until, remedy.value
         row.status = "admitted" if verdict.admitted else "suppressed"
         row.reason = verdict.reason + earlier
         self._session.add(row)
@@ -116,6 +139,7 @@ class Admissions:
         version: int | None = None,
         reason: str = "",
         owner: str | None = None,
+        device_seconds: float | None = None,
     ) -> RetrainRequest:
         """Close the admission: `done` closes its episode, `failed` opens it to the next ask. Twice is once.
 
@@ -134,6 +158,7 @@ class Admissions:
                 "Ask again to go on."
             )
         row.status, row.version, row.reason = status, version, reason or row.reason
+        row.device_seconds = device_seconds
         self._session.flush()
         return _request(row)
 
@@ -153,9 +178,9 @@ class Admissions:
         cause: Cause,
         episode: str,
         as_of: datetime,
-        cooldown_days: float,
+        remedy: Remedy,
+        limits: Limits,
         blocked: str | None,
-        max_in_30_days: int | None,
     ) -> _Verdict:
         of_model = RetrainRequestRow.model == model
         done = self._one(of_model, RetrainRequestRow.episode == episode, RetrainRequestRow.status == "done")
@@ -173,11 +198,20 @@ class Admissions:
             return _Verdict(True, f"took episode {episode} over from {holder.owner}, whose lease ran out", holder)
         if cause in AUTOMATIC and blocked is not None:
             return _Verdict(False, blocked)
-        too_soon = self._cooldown(model, as_of, cooldown_days) if cause in ALARMS else None
-        too_many = self._budget(model, as_of, max_in_30_days) if cause in AUTOMATIC else None
-        for refusal in filter(None, (too_soon, too_many)):
+        for refusal in self._refusals(model, cause, as_of, remedy, limits):
             return _Verdict(False, refusal)
         return _Verdict(True, f"first ask for episode {episode} to be admitted, because of {cause.value}", holder)
+
+    def _refusals(self, model: str, cause: Cause, as_of: datetime, remedy: Remedy, limits: Limits) -> Iterator[str]:
+        """Why an ask that nobody stands behind must wait."""
+        found: list[str | None] = []
+        if cause in ALARMS and remedy.trains_anew:
+            found.append(self._cooldown(model, as_of, limits.cooldown_days))
+        if cause in AUTOMATIC and remedy.trains_anew:
+            found.append(self._budget(model, as_of, limits.max_in_30_days))
+        if cause in AUTOMATIC:
+            found.append(self._compute(model, as_of, limits.max_device_hours_in_30_days))
+        yield from filter(None, found)
 
     def _cooldown(self, model: str, as_of: datetime, cooldown_days: float) -> str | None:
         """Why an alarm must wait, or None. A failed retrain cools nothing down, nor does one whose lease ran out."""
@@ -186,6 +220,7 @@ class Admissions:
             .where(
                 RetrainRequestRow.model == model,
                 RetrainRequestRow.cause.in_([cause.value for cause in ALARMS]),
+                RetrainRequestRow.remedy.in_(FULL),
                 RetrainRequestRow.status == "done",
             )
             .order_by(RetrainRequestRow.as_of.desc())
@@ -208,6 +243,7 @@ class Admissions:
             .select_from(RetrainRequestRow)
             .where(
                 RetrainRequestRow.model == model,
+                RetrainRequestRow.remedy.in_(FULL),
                 RetrainRequestRow.status == "done",
                 RetrainRequestRow.as_of > as_of - BUDGET,
                 RetrainRequestRow.as_of <= as_of,
@@ -216,6 +252,25 @@ class Admissions:
         if not done or done < most:
             return None
         return f"{done} retrains were done in the 30 days before, and [retrain].max_in_30_days allows {most}"
+
+    def _compute(self, model: str, as_of: datetime, most: float | None) -> str | None:
+        """Why the month's device time is spent, or None; failed asks used theirs too."""
+        if most is None:
+            return None
+        used = self._session.scalar(
+            select(func.sum(RetrainRequestRow.device_seconds)).where(
+                RetrainRequestRow.model == model,
+                RetrainRequestRow.as_of > as_of - BUDGET,
+                RetrainRequestRow.as_of <= as_of,
+            )
+        )
+        hours = (used or 0.0) / 3600
+        if hours < most:
+            return None
+        return (
+            f"remedies used {hours:.2f} device hours in the 30 days before, and [retrain].max_device_hours_in_30_days "
+            f"allows {most:g}"
+        )
 
     def _find(self, request_id: str, owner: str) -> RetrainRequestRow | None:
         return self._one(RetrainRequestRow.request_id == request_id, RetrainRequestRow.owner == owner)
@@ -245,6 +300,7 @@ class DriftChecks:
                 episode=decision.episode,
                 alarms=[alarm.model_dump(mode="json") for alarm in decision.alarms],
                 reasons=list(decision.reasons),
+                remedy=decision.remedy.value,
                 report_uri=None if drift is None else drift.uri,
                 drift=None if drift is None else drift.model_dump(mode="json"),
                 performance=performance.model_dump(mode="json"),
@@ -293,4 +349,5 @@ def _check(row: DriftCheckRow) -> WatchCheck:
         retrain=row.retrain,
         episode=row.episode,
         report_uri=row.report_uri,
+        remedy=Remedy(row.remedy),
     )

@@ -187,6 +187,10 @@ class ModelRegistry:
         """What the version was trained and judged on."""
         return self._read(version.run_id, "training_set", TrainingSet)
 
+    def candidate(self, version: ModelVersion) -> TrainedModel:
+        """How the version was made."""
+        return self._read(version.run_id, "candidate", TrainedModel)
+
     def evaluation(self, version: ModelVersion) -> Evaluation:
         """Its figures at its gate."""
         return self._read(version.run_id, "evaluation", Evaluation)

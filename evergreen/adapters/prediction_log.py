@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
-from sqlalchemy import ColumnElement, and_, exc, exists, literal, select
+from sqlalchemy import ColumnElement, and_, exc, exists, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from evergreen.adapters.tables import OutcomeRow, PredictionRow, insert_new
@@ -29,10 +30,13 @@ COLUMNS = {
     "role": "object",
     "score": "float64",
     "probabilities": "object",
+    "stale": "object",
     "latency_ms": "float64",
     "shadow_version": "float64",
     "shadow_score": "float64",
+    "shadow_probabilities": "object",
     "shadow_latency_ms": "float64",
+    "routed_by": "object",
     "label": "float64",
     "label_timestamp": "datetime64[us, UTC]",
 }
@@ -121,6 +125,22 @@ class PredictionLog:
         asked = and_(PredictionRow.event_timestamp >= start, PredictionRow.event_timestamp < as_of)
         return self._frame(model, asked, as_of)
 
+    def outcomes_since(self, model: str, start: datetime, as_of: datetime) -> int:
+        """How many examples asked about since `start` have an outcome that was known at `as_of`."""
+        count = (
+            select(func.count(func.distinct(PredictionRow.example_id)))
+            .join(
+                OutcomeRow,
+                and_(
+                    OutcomeRow.model == PredictionRow.model,
+                    OutcomeRow.example_id == PredictionRow.example_id,
+                    OutcomeRow.label_timestamp <= as_of,
+                ),
+            )
+            .where(PredictionRow.model == model, PredictionRow.event_timestamp >= start)
+        )
+        return self._session.scalar(count) or 0
+
     def answered(self, model: str, window: Window) -> set[str]:
         """Example ids that were asked about in the window."""
         rows = select(PredictionRow.example_id).where(
@@ -129,6 +149,24 @@ class PredictionLog:
             PredictionRow.event_timestamp < window.end,
         )
         return set(self._session.scalars(rows))
+
+    def draw(
+        self, model: str, version: int, window: Window, rows: int, *, seed: int, as_of: datetime
+    ) -> tuple[int, pd.DataFrame]:
+        """How many answers a version gave in the window, and at most `rows` of them, drawn by `seed`, as `frame` has them.
+
+        The same log and seed give the same draw. `rows` is at most `CHUNK`.
+        """
+        answers = select(PredictionRow.prediction_id).where(
+            PredictionRow.model == model,
+            PredictionRow.version == version,
+            PredictionRow.event_timestamp >= window.start,
+            PredictionRow.event_timestamp < window.end,
+        )
+        ids = sorted(self._session.scalars(answers))
+        drawn = np.random.default_rng(seed).permutation(len(ids))[: min(rows, CHUNK)]
+        chosen = PredictionRow.prediction_id.in_([ids[place] for place in drawn])
+        return len(ids), self._frame(model, chosen, as_of)
 
     def waiting(self, model: str, before: datetime) -> pd.DataFrame:
         """`example_id` and `event_timestamp` of what was asked before a moment and has no outcome yet, oldest first."""

@@ -93,6 +93,8 @@ class PredictionRow(Base):
     shadow_version: Mapped[int | None]
     shadow_score: Mapped[float | None]
     shadow_latency_ms: Mapped[float | None]
+    shadow_probabilities: Mapped[dict[str, Any] | None]
+    routed_by: Mapped[str | None]
 
 
 class OutcomeRow(Base):
@@ -119,6 +121,7 @@ class ReleaseRow(Base):
     challenger_share: Mapped[float]
     previous: Mapped[int | None]
     changed_at: Mapped[datetime]
+    test: Mapped[dict[str, Any] | None]
 
 
 class JournalRow(Base):
@@ -152,6 +155,7 @@ class DriftCheckRow(Base):
     episode: Mapped[str | None]
     alarms: Mapped[list[Any]]
     reasons: Mapped[list[Any]]
+    remedy: Mapped[str] = mapped_column(server_default="retrain")
     report_uri: Mapped[str | None]
     drift: Mapped[dict[str, Any] | None]
     performance: Mapped[dict[str, Any]]
@@ -207,6 +211,8 @@ class RetrainRequestRow(Base):
     status: Mapped[str]
     reason: Mapped[str]
     version: Mapped[int | None]
+    remedy: Mapped[str] = mapped_column(server_default="retrain")
+    device_seconds: Mapped[float | None]
 
 
 class TurnstileRow(Base):

@@ -2,15 +2,16 @@
 
 At each slot a policy is asked, knowing what was known then: outcomes carry the moments they came in. The model that a
 retrain at a slot would have made does not depend on who asked for it, so policies share models, and a policy costs a
-look-up. The spec's own is `policy.decide`, on reports of the code that runs live. Simplified: a retrain serves from its
-slot on (no canary), every candidate passes its gate, and a week's champion answers all rows.
+look-up; so it is with what fine-tuning makes of one. The spec's own is `policy.decide`, on reports of the code that runs
+live. Simplified: a remedy serves from its slot on (no canary), every candidate passes its gate, nothing is held out for
+it, and a week's champion answers all rows.
 
 What it comes to is counted in `backtest_figures.py`. Pure: models come in as scores. Called by `tasks/backtest.py`. To add
 a policy, write a function from `Moment` to `Asked`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
@@ -23,10 +24,31 @@ from evergreen.figures import row_losses
 from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
 from evergreen.monitoring.windows import newest_mature
+from evergreen.recalibration import fit_recalibration, recalibrated
 from evergreen.spec import ModelSpec
-from evergreen.types import Cause, Evaluation, WatchCheck, Window
+from evergreen.types import Cause, Evaluation, Recalibration, Remedy, RetrainDecision, WatchCheck, Window
 
 NO_ARTIFACT = "sha256:" + "0" * 64
+AS_IT_IS = Recalibration()
+
+
+Weights = Callable[[int, tuple[int, ...]], NDArray[np.float64]]
+"""(rows,) scores of the model of a slot's retrain after fine-tuning at some later slots, one after the other."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """What serves: the model of a slot's retrain, and what was done to it since."""
+
+    slot: int
+    tuned: tuple[int, ...] = ()
+    """Slots at which it was fine-tuned, oldest first, each time from what it was before."""
+    moved: Recalibration = AS_IT_IS
+
+    @property
+    def learnt(self) -> int:
+        """The slot up to which its weights know history."""
+        return self.tuned[-1] if self.tuned else self.slot
 
 
 @dataclass(frozen=True)
@@ -42,8 +64,7 @@ class History:
     """Moments a model can be made at; the first one's serves first. The last ends the play."""
     cuts: tuple[datetime, ...]
     """(slots - 1,) each slot's model was trained on rows before this: all of them had outcomes then."""
-    scores: Callable[[int], NDArray[np.float64]]
-    """(rows,) of the model that a slot's retrain makes."""
+    weights: Weights
 
     @property
     def weeks(self) -> int:
@@ -61,11 +82,31 @@ class History:
         inside = (self.place >= 0) & (self.place < self.weeks)
         return np.bincount(self.place[inside], minlength=self.weeks)
 
+    def scores(self, version: Version) -> NDArray[np.float64]:
+        """(rows,) what a version says."""
+        said = self.weights(version.slot, version.tuned)
+        return said if version.moved == AS_IT_IS else recalibrated(said, version.moved)
+
     def losses(self, slot: int) -> NDArray[np.float64]:
-        """(weeks,) summed log loss of a slot's model on each week."""
-        inside = (self.place >= 0) & (self.place < self.weeks)
-        lost = row_losses("binary", self.labels[inside], self.scores(slot)[inside])
-        return np.asarray(np.bincount(self.place[inside], weights=lost, minlength=self.weeks), dtype=np.float64)
+        """(weeks,) summed log loss of a slot's model, untouched, on each week from its own on; NaN before."""
+        inside = (self.place >= slot) & (self.place < self.weeks)
+        lost = row_losses("binary", self.labels[inside], self.weights(slot, ())[inside])
+        summed = np.bincount(self.place[inside], weights=lost, minlength=self.weeks).astype(np.float64)
+        summed[:slot] = np.nan
+        return summed
+
+    def loss(self, version: Version, week: int) -> float:
+        """Summed log loss of a version on one week."""
+        rows = self.place == week
+        return float(row_losses("binary", self.labels[rows], self.scores(version)[rows]).sum())
+
+    def recalibrated(self, version: Version, slot: int, days: int) -> Version:
+        """A version moved to the outcomes that were known at a slot, of rows its weights have not learnt from."""
+        since = max(naive(self.slots[slot]) - np.timedelta64(days, "D"), naive(self.cuts[version.learnt]))
+        rows = (self.moments >= since) & (self.moments < naive(self.slots[slot]))
+        rows &= self.known <= naive(self.slots[slot])
+        said = self.weights(version.slot, version.tuned)
+        return replace(version, moved=fit_recalibration(self.labels[rows], said[rows]))
 
 
 @dataclass(frozen=True)
@@ -74,17 +115,21 @@ class Moment:
 
     history: History
     slot: int
-    champion: int
+    champion: Version
     retrains: tuple[int, ...]
+    number: int = 1
+    """The champion's, counted up with every remedy."""
     checks: tuple[WatchCheck, ...] = ()
     """Newest first."""
+    remedies: tuple[tuple[int, Remedy], ...] = ()
+    """Slots at which something was done, oldest first."""
 
 
 @dataclass(frozen=True)
 class Asked:
     """A policy's answer."""
 
-    retrain: bool
+    remedy: Remedy | None = None
     alarm: bool = False
     """Because something was seen, not because time had come."""
     check: WatchCheck | None = None
@@ -94,47 +139,67 @@ class Asked:
 class Played:
     """One policy's year."""
 
-    champions: tuple[int, ...]
-    """(weeks,) slot whose model served each week."""
-    retrains: tuple[int, ...]
-    alarms: tuple[int, ...]
-    """Slots at which it alarmed, whether or not that led to a retrain."""
+    versions: tuple[Version, ...]
+    """(weeks,) what served each."""
+    remedies: tuple[tuple[int, Remedy], ...] = ()
+    alarms: tuple[int, ...] = field(default=())
+    """Slots at which it alarmed, whether or not that led to a remedy."""
+
+    def at(self, *remedies: Remedy) -> tuple[int, ...]:
+        """Slots at which one of these was done."""
+        return tuple(slot for slot, remedy in self.remedies if remedy in remedies)
+
+    @property
+    def retrains(self) -> tuple[int, ...]:
+        """Slots at which a new network was trained."""
+        return self.at(*(remedy for remedy in Remedy if remedy.trains_anew))
 
 
 Policy = Callable[[Moment], Asked]
 
 
-def play(history: History, policy: Policy) -> Played:
+def play(history: History, policy: Policy, calibration_days: int = 28) -> Played:
     """Ask `policy` at every slot but the first."""
-    champions: list[int] = [0]
-    retrains: list[int] = []
-    alarms: list[int] = []
+    version = Version(0)
+    versions, alarms = [version], []
+    remedies: tuple[tuple[int, Remedy], ...] = ()
     checks: tuple[WatchCheck, ...] = ()
     for slot in range(1, history.weeks):
-        answer = policy(Moment(history, slot, champions[-1], tuple(retrains), checks))
+        retrains = Played((), remedies).retrains
+        answer = policy(Moment(history, slot, version, retrains, 1 + len(remedies), checks, remedies))
         if answer.check is not None:
             checks = (answer.check, *checks)
         if answer.alarm:
             alarms.append(slot)
-        if answer.retrain:
-            retrains.append(slot)
-        champions.append(slot if answer.retrain else champions[-1])
-    return Played(tuple(champions), tuple(retrains), tuple(alarms))
+        if answer.remedy is not None:
+            remedies = (*remedies, (slot, answer.remedy))
+            version = cured(history, version, slot, answer.remedy, calibration_days)
+        versions.append(version)
+    return Played(tuple(versions), remedies, tuple(alarms))
+
+
+def cured(history: History, version: Version, slot: int, remedy: Remedy, calibration_days: int) -> Version:
+    """What serves after a remedy; a search is played as a retrain with the values there are."""
+    if remedy == Remedy.RECALIBRATE:
+        return history.recalibrated(version, slot, calibration_days)
+    if remedy == Remedy.FINE_TUNE:
+        return Version(version.slot, (*version.tuned, slot))
+    return Version(slot)
 
 
 def never(_: Moment) -> Asked:
     """The first model for ever."""
-    return Asked(retrain=False)
+    return Asked()
 
 
-def every(weeks: int) -> Policy:
+def every(weeks: int, remedy: Remedy = Remedy.RETRAIN) -> Policy:
     """By the calendar alone."""
-    return lambda moment: Asked(retrain=moment.slot % weeks == 0)
+    return lambda moment: Asked(remedy if moment.slot % weeks == 0 else None)
 
 
-def at(slots: Sequence[int]) -> Policy:
-    """At these slots, whatever happens."""
-    return lambda moment: Asked(retrain=moment.slot in slots)
+def at(slots: Sequence[int], between: Remedy | None = None) -> Policy:
+    """A retrain at these slots, whatever happens, and a cheaper remedy at all others."""
+    return lambda moment: Asked(Remedy.RETRAIN if moment.slot in slots else between)
 
 
 def by_spec(spec: ModelSpec) -> Policy:
@@ -145,14 +210,14 @@ def by_spec(spec: ModelSpec) -> Policy:
         frame = answers(moment, spec)
         window = newest_mature(frame, as_of=as_of, config=spec.monitor)
         if window is None:
-            return Asked(retrain=False)
+            return Asked()
         inside = (frame["event_timestamp"] >= window.start) & (frame["event_timestamp"] < window.end)
         earlier = frame[frame["event_timestamp"] < window.start]
         earlier = earlier.assign(label=earlier["label"].where(earlier["label_timestamp"] < window.start))
         measured = performance(
             frame[inside],
             model=spec.name,
-            version=moment.champion + 1,
+            version=moment.number,
             window=window,
             config=spec.monitor,
             earlier=earlier,
@@ -163,38 +228,60 @@ def by_spec(spec: ModelSpec) -> Policy:
             performance=measured,
             drift=None,
             champion_evaluation=_evaluation(moment, spec),
-            trained_until=history.cuts[moment.champion],
+            trained_until=history.cuts[moment.champion.slot],
             history=moment.checks,
+            unlearnt_share=_unlearnt_share(moment),
         )
         check = WatchCheck(
             model=spec.name,
-            version=moment.champion + 1,
+            version=moment.number,
             window=window,
             alarms=decision.alarms,
             retrain=decision.retrain,
             episode=decision.episode,
+            remedy=decision.remedy,
         )
-        saw = any(alarm.trigger != Cause.AGE for alarm in decision.alarms)
-        return Asked(decision.retrain and not _cooling(moment, spec), decision.retrain and saw, check)
+        alarmed = decision.retrain and not decision.routine
+        saw = any(alarm.trigger not in (Cause.AGE, Cause.VOLUME) for alarm in decision.alarms)
+        return Asked(_admitted(moment, spec, decision), alarmed and saw, check)
 
     return ask
+
+
+def _admitted(moment: Moment, spec: ModelSpec, decision: RetrainDecision) -> Remedy | None:
+    """What admission lets through: of retrains that alarms ask for, one in `cooldown_days`."""
+    if not decision.retrain or (decision.remedy.trains_anew and _cooling(moment, spec)):
+        return None
+    return decision.remedy
 
 
 def answers(moment: Moment, spec: ModelSpec) -> pd.DataFrame:
     """What the champion had answered lately, with the outcomes known at the slot: a frame of the prediction log."""
     history, as_of = moment.history, naive(moment.history.slots[moment.slot])
-    since = max(as_of - np.timedelta64(4 * spec.monitor.window_days, "D"), naive(history.slots[moment.champion]))
+    since = max(as_of - np.timedelta64(4 * spec.monitor.window_days, "D"), naive(history.slots[served_since(moment)]))
     rows = np.flatnonzero((history.moments >= since) & (history.moments < as_of))
     known = history.known[rows] <= as_of
     return pd.DataFrame(
         {
             "event_timestamp": pd.to_datetime(history.moments[rows], utc=True),
-            "version": moment.champion + 1,
+            "version": moment.number,
             "score": history.scores(moment.champion)[rows],
             "label": np.where(known, history.labels[rows], np.nan),
             "label_timestamp": pd.to_datetime(np.where(known, history.known[rows], np.datetime64("NaT")), utc=True),
         }
     )
+
+
+def served_since(moment: Moment) -> int:
+    """The slot from which on the champion serves: that of the newest remedy."""
+    return moment.remedies[-1][0] if moment.remedies else 0
+
+
+def _unlearnt_share(moment: Moment) -> float:
+    """Outcomes known at the slot that the champion's network was not trained on, of those it was."""
+    history, trained = moment.history, naive(moment.history.cuts[moment.champion.slot])
+    known = history.known <= naive(history.slots[moment.slot])
+    return float((known & (history.moments >= trained)).sum() / max((history.moments < trained).sum(), 1))
 
 
 def _cooling(moment: Moment, spec: ModelSpec) -> bool:
@@ -207,7 +294,7 @@ def _cooling(moment: Moment, spec: ModelSpec) -> bool:
 def _evaluation(moment: Moment, spec: ModelSpec) -> Evaluation:
     """The champion's figures on the last week it was trained before: what stands in for its gate."""
     history = moment.history
-    end = history.slots[moment.champion]
+    end = history.slots[moment.champion.learnt]
     window = Window(start=end - timedelta(days=spec.train.holdout_days), end=end)
     rows = (history.moments >= naive(window.start)) & (history.moments < naive(window.end))
     overall = score_rows(history.labels[rows], history.scores(moment.champion)[rows])

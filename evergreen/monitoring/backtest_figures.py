@@ -1,10 +1,10 @@
 """What policies came to over history: losses, shares of what weekly retraining gains, and how often they alarm for nothing.
 
 On copies of history whose days are shuffled nothing drifts by construction, so whatever alarms there is a false alarm.
-Thresholds are fitted to copies of one part of history and judged on another. Pure. Called by `tasks/backtest.py`.
+Pure. Called by `tasks/backtest.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.stats import beta
 from evergreen.figures import roc_auc
 from evergreen.monitoring.backtest import History, Played, by_spec, play
 from evergreen.spec import ModelSpec
+from evergreen.types import Remedy
 
 
 @dataclass(frozen=True)
@@ -24,39 +25,43 @@ class Result:
     log_loss: float
     auc: float
     retrains: tuple[int, ...]
+    fine_tunes: int
+    recalibrations: int
     alarms: tuple[int, ...]
     gain_share: float
     """Of the gain that weekly retraining has over never retraining."""
     regret: float
     """Log loss above that of weekly retraining."""
     seconds: float
-    """Of training, had only this policy run."""
+    """CPU time of all trainings, fine-tunes among them, had only this policy run."""
     curve: tuple[float, ...] = field(default=())
     """(weeks,) log loss."""
 
 
-def results(
-    history: History, played: dict[str, Played], losses: NDArray[np.float64], seconds: Sequence[float]
-) -> list[Result]:
-    """Figures of each policy; `losses` (slots, weeks) as `History.losses`, `seconds` (slots,) a model took; needs
-    policies `never` and `weekly`."""
-    totals = {name: _total(one, losses) for name, one in played.items()}
-    rows, worst, best = history.rows.sum(), totals["never"], totals["weekly"]
+Seconds = Callable[[int, tuple[int, ...]], float]
+"""CPU time that the last step to a model took: its retrain, or its newest fine-tune."""
+
+
+def results(played: Mapping[str, tuple[History, Played, Seconds]]) -> list[Result]:
+    """Figures of each policy, over histories that differ in nothing but models; needs policies `never` and `weekly`."""
+    curves = {name: _curve(history, one) for name, (history, one, _) in played.items()}
+    worst, best = curves["never"].sum(), curves["weekly"].sum()
     found = []
-    for name, one in played.items():
-        weeks = np.arange(history.weeks)
-        curve = losses[np.array(one.champions), weeks] / history.rows
+    for name, (history, one, seconds) in played.items():
+        rows, total = history.rows, curves[name].sum()
         found.append(
             Result(
                 name=name,
-                log_loss=float(totals[name] / rows),
+                log_loss=float(total / rows.sum()),
                 auc=_auc(history, one),
                 retrains=one.retrains,
+                fine_tunes=len(one.at(Remedy.FINE_TUNE)),
+                recalibrations=len(one.at(Remedy.RECALIBRATE)),
                 alarms=one.alarms,
-                gain_share=float((worst - totals[name]) / (worst - best)),
-                regret=float((totals[name] - best) / rows),
-                seconds=float(sum(seconds[slot] for slot in (0, *one.retrains))),
-                curve=tuple(curve.tolist()),
+                gain_share=float((worst - total) / (worst - best)),
+                regret=float((total - best) / rows.sum()),
+                seconds=sum(seconds(*made) for made in sorted({(v.slot, v.tuned) for v in one.versions})),
+                curve=tuple((curves[name] / rows).tolist()),
             )
         )
     return found
@@ -76,11 +81,11 @@ def random_gains(losses: NDArray[np.float64], retrains: int, draws: int, seed: i
 
 
 def false_alarms(copies: Sequence[History], spec: ModelSpec) -> tuple[int, int]:
-    """Alarms, and weeks they were possible in, of the spec's rules over shuffled copies in which nothing is retrained."""
+    """Alarms, and weeks they were possible in, of the spec's rules over shuffled copies in which nothing is done."""
     ask = by_spec(spec)
     alarms = weeks = 0
     for history in copies:
-        played = play(history, lambda moment: replace(ask(moment), retrain=False))
+        played = play(history, lambda moment: replace(ask(moment), remedy=None))
         alarms, weeks = alarms + len(played.alarms), weeks + history.weeks - 1
     return alarms, weeks
 
@@ -88,25 +93,6 @@ def false_alarms(copies: Sequence[History], spec: ModelSpec) -> tuple[int, int]:
 def upper_share(seen: int, of: int, confidence: float = 0.95) -> float:
     """A share is below this with one-sided `confidence` (Clopper & Pearson 1934)."""
     return 1.0 if seen >= of else float(beta.ppf(confidence, seen + 1, of - seen))
-
-
-def fitted_spec(spec: ModelSpec, copies: Sequence[History], gains: Sequence[float]) -> ModelSpec:
-    """The spec with the smallest probe gain whose false alarms keep the alarm budget, and the age the retrain budget asks for.
-
-    `copies` are shuffled copies of a part of history that nothing is reported of. The upper bound of the false-alarm rate
-    must be within the budget; where no gain is, alarms are left to the age alone. The age makes the calendar's own share of
-    retrains the budget's.
-    """
-    config = spec.backtest
-    weeks = -(-1 / config.max_retrain_share // 1)
-    quiet = {"max_calibration_gap": 1.0, "max_log_loss_rise": None, "max_drift_share": None, "min_probe_gain": None}
-    calm = {**quiet, "max_age_days": int(weeks) * spec.monitor.window_days}
-    plain = spec.model_copy(update={"monitor": spec.monitor.model_copy(update=calm)})
-    for gain in sorted(gains):
-        tried = plain.model_copy(update={"monitor": plain.monitor.model_copy(update={"min_probe_gain": gain})})
-        if upper_share(*false_alarms(copies, tried)) <= 1 / config.weeks_per_false_alarm:
-            return tried
-    return plain
 
 
 def shuffled_days(moments: NDArray[np.datetime64], seed: int) -> NDArray[np.timedelta64]:
@@ -117,14 +103,15 @@ def shuffled_days(moments: NDArray[np.datetime64], seed: int) -> NDArray[np.time
     return moved
 
 
-def _total(played: Played, losses: NDArray[np.float64]) -> float:
-    return float(losses[np.array(played.champions), np.arange(losses.shape[1])].sum())
+def _curve(history: History, played: Played) -> NDArray[np.float64]:
+    """(weeks,) summed log loss."""
+    return np.array([history.loss(version, week) for week, version in enumerate(played.versions)])
 
 
 def _auc(history: History, played: Played) -> float:
     served, labels = [], []
-    for week, slot in enumerate(played.champions):
+    for week, version in enumerate(played.versions):
         rows = history.place == week
-        served.append(history.scores(slot)[rows])
+        served.append(history.scores(version)[rows])
         labels.append(history.labels[rows])
     return roc_auc(np.concatenate(labels), np.concatenate(served))

@@ -112,8 +112,8 @@ def live_figures(frame: pd.DataFrame, version: int, task: Task = "binary") -> Li
     asked = said_by(frame, version)
     served = asked[asked["score"].notna()]
     labelled = served[served["label"].notna()]
-    if task == "multiclass":  # beside an answer only one number is kept, and these need one a class
-        labelled = labelled[labelled.index.isin(frame.index[frame["version"] == version])]
+    if task == "multiclass":  # answers of before that was logged have none beside
+        labelled = labelled[labelled["probabilities"].notna()]
     return LiveFigures(
         version=version,
         rows=len(asked),

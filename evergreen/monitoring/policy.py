@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from itertools import takewhile
 
 from evergreen.evaluation import calibration_gap
+from evergreen.monitoring.ladder import climbed
 from evergreen.monitoring.performance import waits_for_labels
 from evergreen.spec import ModelSpec, MonitorConfig
 from evergreen.types import (
@@ -23,6 +24,7 @@ from evergreen.types import (
     Fault,
     PerformanceReport,
     ProbeReport,
+    Remedy,
     RetrainDecision,
     Scores,
     WatchCheck,
@@ -50,6 +52,7 @@ def decide(
     trained_until: datetime,
     history: Sequence[WatchCheck],
     faults: Sequence[Fault] = (),
+    unlearnt_share: float | None = None,
 ) -> RetrainDecision:
     """Decide from one window's reports and the checks before it.
 
@@ -57,16 +60,16 @@ def decide(
     rows it was trained on, `drift` None when there was nothing to compare. `history` holds past checks of the model,
     newest first; checks of the same or a later window are left out, so asking again gives the same answer. With `faults`
     the answer is no, whatever else alarms: a model must not learn broken data, and what it breaks is no decay.
+    `unlearnt_share` is what came in since, of what it learnt from; None where nobody counted.
     """
     findings = _findings(spec.monitor, as_of, performance, drift, champion_evaluation, trained_until)
+    findings += _volume(spec.monitor, unlearnt_share)
     alarms = tuple(finding.alarm for finding in findings if finding.alarm is not None)
     reasons = [finding.reason for finding in findings]
     if faults:
         return _held_back(spec, as_of, faults, alarms, reasons)
     if not alarms:
-        return RetrainDecision(
-            model=spec.name, as_of=as_of, retrain=False, alarms=(), reasons=("nothing alarms", *reasons)
-        )
+        return _routine(spec, as_of, performance, reasons)
     stretch = alarming_stretch(history, performance)
     asked, among = spec.monitor.persistence, spec.monitor.persistence_of
     if among is None:
@@ -77,13 +80,17 @@ def decide(
         seen = f"{alarming} of the newest {among} windows alarmed, this one among them"
     retrain = alarming >= asked
     verdict = f"{seen}, [monitor].persistence asks for {asked}"
+    if not retrain and spec.remedy.routine is not None:
+        return _routine(spec, as_of, performance, [*(alarm.reason for alarm in alarms), verdict, *reasons], alarms)
+    remedy, rung = climbed(spec, performance.window.end, alarms, history)
     return RetrainDecision(
         model=spec.name,
         as_of=as_of,
         retrain=retrain,
         alarms=alarms,
-        reasons=(*(alarm.reason for alarm in alarms), verdict, *(f.reason for f in findings if f.alarm is None)),
-        episode=_episode(spec, performance, stretch),
+        reasons=(*(alarm.reason for alarm in alarms), verdict, rung, *(f.reason for f in findings if f.alarm is None)),
+        episode=_episode(spec, performance, stretch, remedy),
+        remedy=remedy,
     )
 
 
@@ -196,6 +203,14 @@ def _age(config: MonitorConfig, performance: PerformanceReport, days: float) -> 
     return _finding(Cause.AGE, days, "max_age_days", limit, reason)
 
 
+def _volume(config: MonitorConfig, share: float | None) -> list[Finding]:
+    limit = config.max_unlearnt_share
+    if limit is None or share is None:
+        return []
+    reason = f"outcomes since its network was trained are {share:.0%} of those it learnt from, may be {limit:.0%}"
+    return [_finding(Cause.VOLUME, share, "max_unlearnt_share", limit, reason)]
+
+
 def _drift(config: MonitorConfig, drift: DriftReport | None) -> Finding:
     if drift is None:
         return Finding("drift was not measured")
@@ -214,14 +229,37 @@ def _finding(cause: Cause, figure: float, key: str, limit: float, reason: str) -
     return Finding(reason, Alarm(trigger=cause, figure=figure, rule=f"[monitor].{key} = {limit:g}", reason=reason))
 
 
-def _episode(spec: ModelSpec, performance: PerformanceReport, stretch: Sequence[WatchCheck]) -> str:
-    """Continue the newest check's episode, or open one that starts with this window.
+def _routine(
+    spec: ModelSpec,
+    as_of: datetime,
+    performance: PerformanceReport,
+    reasons: Sequence[str],
+    alarms: tuple[Alarm, ...] = (),
+) -> RetrainDecision:
+    """Nothing asks for more than what is done at every check; a window has its routine once."""
+    routine, said = spec.remedy.routine, reasons if alarms else ("nothing alarms", *reasons)
+    if routine is None:
+        return RetrainDecision(model=spec.name, as_of=as_of, retrain=False, alarms=alarms, reasons=tuple(said))
+    return RetrainDecision(
+        model=spec.name,
+        as_of=as_of,
+        retrain=True,
+        alarms=alarms,
+        reasons=(f"{routine}: [remedy].routine, at every check", *said),
+        episode=f"{spec.name}:v{performance.version}:{routine}:{performance.window.end.date().isoformat()}",
+        remedy=routine,
+        routine=True,
+    )
+
+
+def _episode(spec: ModelSpec, performance: PerformanceReport, stretch: Sequence[WatchCheck], remedy: Remedy) -> str:
+    """Continue the newest check's episode, or open one that starts with this window; each rung has one of its own.
 
     An episode's start stands in its name, so a history that was cut short does not give a stretch a second name.
     """
-    end = performance.window.end.date()
-    if stretch and stretch[0].episode is not None:
+    end, rung = performance.window.end.date(), "" if remedy == Remedy.RETRAIN else f"{remedy}:"
+    if stretch and stretch[0].episode is not None and stretch[0].remedy == remedy:
         started = date.fromisoformat(stretch[0].episode.rsplit(":", 1)[1])
         if (end - started) < timedelta(days=spec.retrain.cooldown_days):
             return stretch[0].episode
-    return f"{spec.name}:v{performance.version}:{end.isoformat()}"
+    return f"{spec.name}:v{performance.version}:{rung}{end.isoformat()}"

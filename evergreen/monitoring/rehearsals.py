@@ -12,12 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
-from evergreen.monitoring.backtest import (
-    History,
-)
-from evergreen.monitoring.backtest_figures import (
-    shuffled_days,
-)
+from evergreen.monitoring.backtest import History, Weights
+from evergreen.monitoring.backtest_figures import shuffled_days
 
 Train = Callable[[pd.DataFrame, datetime], NDArray[np.float64]]
 """Scores of all rows by a model trained on those of the given ones that are before a moment."""
@@ -40,10 +36,10 @@ class Span:
         return tuple(self.first + timedelta(days=self.days) * n for n in range(count + 1))
 
 
-def real(rows: pd.DataFrame, span: Span, scores: Callable[[int], NDArray[np.float64]]) -> History:
+def real(rows: pd.DataFrame, span: Span, weights: Weights) -> History:
     """History as it was; `rows` have `event_timestamp`, `label_timestamp` and `label`."""
     moments, known, labels = _arrays(rows)
-    return History(moments, known, labels, span.slots, cuts(rows, span.slots[:-1]), scores)
+    return History(moments, known, labels, span.slots, cuts(rows, span.slots[:-1]), weights)
 
 
 def cuts(rows: pd.DataFrame, slots: Sequence[datetime]) -> tuple[datetime, ...]:
@@ -68,7 +64,11 @@ def shuffled(rows: pd.DataFrame, span: Span, train: Train, seed: int) -> History
     )
     [cut] = cuts(redated, span.slots[:1])
     scores = train(redated[redated["event_timestamp"] < span.first], cut)
-    return History(moments, known, labels, span.slots, (cut,) * (len(span.slots) - 1), lambda _: scores)
+
+    def first_model(_slot: int, _tuned: tuple[int, ...]) -> NDArray[np.float64]:
+        return scores
+
+    return History(moments, known, labels, span.slots, (cut,) * (len(span.slots) - 1), first_model)
 
 
 def _arrays(

@@ -31,6 +31,9 @@ class MonitorConfig(Table):
     share of it. Unset: shown and starts nothing, since a log loss also rises and falls with the share of ones."""
     max_age_days: PositiveInt = 56
     """Alarm when the champion's newest training row is older than this."""
+    max_unlearnt_share: PositiveFloat | None = None
+    """Alarm when the outcomes that came in since the champion's network was trained are this share of those it learnt from:
+    data enough that a new one would know much more. Unset: not counted."""
     max_drift_share: Share | None = None
     """Alarm when this share of the features drifts. Unset: drift is shown and starts nothing."""
     block_days: PositiveInt = 1
@@ -67,7 +70,11 @@ class RetrainConfig(Table):
     cooldown_days: NonNegativeFloat = 14
     """Between two retrains that alarms asked for; persons and schedules are not held back."""
     max_in_30_days: PositiveInt | None = None
-    """Finished retrains in the 30 days before an ask, whoever asked for them, after which alarms and schedules must wait."""
+    """Finished retrains in the 30 days before an ask, whoever asked for them, after which alarms and schedules must wait.
+    Cheaper remedies are not counted and do not wait for it."""
+    max_device_hours_in_30_days: PositiveFloat | None = None
+    """Hours of CPUs or GPUs that remedies of every kind may have used in the 30 days before an ask; beyond it alarms and
+    schedules must wait."""
 
 
 class BacktestConfig(Table):

@@ -6,6 +6,7 @@ Called by `worker.py` after each step, on every rank; only rank 0 speaks.
 import time
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from evergreen.errors import CheckpointError
@@ -15,7 +16,7 @@ from evergreen.training.gauges import gpu_memory_bytes, gpu_use, resident_bytes
 from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
 from evergreen.training.objective import answer, row_losses
-from evergreen.training.parallel import Place, is_sharded
+from evergreen.training.parallel import Place, is_sharded, totals
 from evergreen.training.processes import PROGRESS_MARK, tell
 from evergreen.types import DayLoss, Progress
 
@@ -69,6 +70,12 @@ class Chronicle:
         if self.place.leads:
             self._tell_progress(state, None, None)
 
+    def closing(self, state: TrainState) -> None:
+        """Which epoch's weights are kept, where that is not the last."""
+        if state.best_loss is not None and state.best_step < state.step:
+            epoch = self._order.epoch(state.best_step - 1) + 1
+            self.say(f"the weights of epoch {epoch} are kept: no later one did better on the validation rows")
+
     def after_step(self, state: TrainState, loss: float) -> None:
         """Speak now and then and close each epoch; a sharded network answers only when all ranks ask it."""
         if not (self.place.leads or is_sharded(state.network)):
@@ -115,7 +122,11 @@ class Chronicle:
         if len(self._validation):
             answers = answer(state.network, self._label, self._validation.rows)
             losses = row_losses(self._label, answers, self._validation.targets[:, 0])
-            row["validation_loss"] = float(losses.mean())
+            loss = losses.mean()
+            if is_sharded(state.network):  # all ranks must keep the same epoch, even where their GPUs round differently
+                loss = torch.tensor(totals(loss.to(self.place.device), self.place)) / self.place.ranks
+            row["validation_loss"] = float(loss)
+            state.note_validation(row["validation_loss"])
             # A champion's losses are in the label's own unit.
             self._by_day = _by_day(losses.numpy() * self._label.scale**2, self._validation_days)
         row["learning_rate"] = learning_rate(state)

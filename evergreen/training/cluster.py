@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -54,6 +55,7 @@ def launch_on_ray(worker: Worker, job: TrainingJob, address: str, restarts: int)
         return REFUSED
     refusal = job.path / _REFUSAL
     refusal.unlink(missing_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: job.stop_path.touch())  # Ray's own would end this process and save nothing
     try:
         with contextlib.redirect_stdout(_WithoutPrefix(sys.stdout)):
             _trainer(worker, job, restarts).fit()

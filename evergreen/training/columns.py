@@ -8,6 +8,7 @@ by `dataset.py`.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 import numpy as np
@@ -74,7 +75,8 @@ class Snapshot:
     days: NDArray[np.datetime64]
     """(rows of the file,) the day of each in UTC."""
 
-    def __init__(self, training_set: TrainingSet) -> None:
+    def __init__(self, training_set: TrainingSet, since: datetime | None = None) -> None:
+        """With `since` the rows before it neither train nor validate."""
         self._set = training_set
         self._file = pq.ParquetFile(training_set.uri, memory_map=True)
         self._check_file()
@@ -88,6 +90,13 @@ class Snapshot:
                 f"training set of {training_set.model!r} has no rows before its holdout {training_set.holdout}: all "
                 f"{training_set.rows:,} are in it. Ask for a later moment, or lower [train].holdout_days in the model's file."
             )
+        if since is not None:
+            before &= asked >= round(since.timestamp() * 1e6)
+            if not before.any():
+                raise DataError(
+                    f"training set of {training_set.model!r} has no rows from {since} up to its holdout "
+                    f"{training_set.holdout}: there is nothing new to learn. Ask for a later moment."
+                )
         days = asked // _DAY
         validates = (days - days.min()) % VALIDATION_EVERY == VALIDATION_EVERY // 2
         self.trains, self.validates = before & ~validates, before & validates
@@ -109,10 +118,11 @@ class Snapshot:
         """The rows that train and those that validate, a stretch of the file at a time."""
         start = 0
         for batch in self._file.iter_batches(STRETCH_ROWS, columns=self._needed):
-            columns = self._columns(batch)
-            part = slice(start, start + len(columns))
-            yield columns[self.trains[part]], columns[self.validates[part]]
+            part = slice(start, start + len(batch))
             start = part.stop
+            if (self.trains[part] | self.validates[part]).any():
+                columns = self._columns(batch)
+                yield columns[self.trains[part]], columns[self.validates[part]]
 
     @property
     def _needed(self) -> list[str]:

@@ -23,6 +23,7 @@ from evergreen.training.columns import Columns, Snapshot
 from evergreen.training.job import TrainingJob
 from evergreen.training.label import Label
 from evergreen.training.model import Rows
+from evergreen.training.predictor import Predictor
 from evergreen.training.preprocessing import Encoder, Preprocessing
 from evergreen.training.processes import locked
 
@@ -89,10 +90,8 @@ def _make(job: TrainingJob, folder: Path) -> None:
         shutil.rmtree(leftover)
     scratch.mkdir(parents=True)
     thresholds = job.spec.train.auxiliary_thresholds
-    snapshot = Snapshot(job.training_set)
-    learnt = snapshot.trains
-    label = labels.fit(job.spec, snapshot.labels(learnt), snapshot.labels(snapshot.validates))
-    fitted = preprocessing.fit(snapshot.numerics(learnt), snapshot.categoricals(learnt), job.training_set.features)
+    snapshot = Snapshot(job.training_set, job.base.since if job.base is not None else None)
+    label, fitted = _recipe(job, snapshot)
     encoder = Encoder(fitted)
     outputs = 1 + len(thresholds)
     widths = (len(fitted.numerics), encoder.indicators, len(fitted.categoricals), outputs)
@@ -117,6 +116,17 @@ def _make(job: TrainingJob, folder: Path) -> None:
     write_durably(scratch / "label.json", label.model_dump_json().encode())
     scratch.rename(folder)
     sync_folder(folder.parent)
+
+
+def _recipe(job: TrainingJob, snapshot: Snapshot) -> tuple[Label, Preprocessing]:
+    """Learnt from the rows that train, or the base's: its weights know no other."""
+    learnt = snapshot.trains
+    if job.base is not None:
+        described = Predictor.load(job.base.uri, job.base.digest).description
+        labels.require_known(job.spec, described.label, snapshot.labels(learnt | snapshot.validates))
+        return described.label, described.preprocessing
+    label = labels.fit(job.spec, snapshot.labels(learnt), snapshot.labels(snapshot.validates))
+    return label, preprocessing.fit(snapshot.numerics(learnt), snapshot.categoricals(learnt), job.training_set.features)
 
 
 def _fill(

@@ -22,8 +22,8 @@ _BEYOND = 10.0
 """A loss is out of bounds this many times its first value (of 0.5 at least) above it."""
 _STEPS_BEYOND = 20
 """So many such steps in a row are no accident."""
-_COPIES = 4
-"""Of the weights while training: themselves, their gradients and two moments."""
+_COPIES = 5
+"""Of the weights while training: themselves, their gradients, two moments and the best so far."""
 
 
 def require_sane(state: "TrainState", loss: float, norm: float) -> None:
@@ -56,8 +56,8 @@ def parameters_of(shape: NetworkShape) -> int:
 def require_memory(shape: NetworkShape, config: TrainConfig, place: Place) -> None:
     """Raise `TooLittleMemory` when what training is sure to need is more than there is.
 
-    Weights, gradients and moments in fp32: whole on each rank, or under fsdp a share
-    of them. Activations are left out, so this may let through what does not fit, and never refuses what does.
+    Weights, gradients, moments and the best weights so far in fp32: whole on each rank, or under fsdp a share of them.
+    Activations are left out, so this may let through what does not fit, and never refuses what does.
     """
     share = place.ranks if config.parallelism == "fsdp" else 1
     weights = 4 * parameters_of(shape)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evergreen.spec import ModelSpec, TrainConfig
-from evergreen.types import Digest, Fact, TrainingSet
+from evergreen.types import Digest, Fact, TrainingSet, Utc
 
 SPREAD = frozenset({"ranks", "parallelism", "accumulate", "compile", "fused", "checkpoint_seconds", "keep_checkpoints"})
 """Keys of `[train]` that say how the work is done, not what comes of it."""
@@ -29,6 +29,15 @@ class Placement(Fact):
 HERE = Placement()
 
 
+class Base(Fact):
+    """A finished model that a job goes on from: its weights, its preprocessing and its label."""
+
+    uri: str
+    digest: Digest
+    since: Utc
+    """Only rows from then on train."""
+
+
 class TrainingJob(Fact):
     """One model to train."""
 
@@ -37,6 +46,8 @@ class TrainingJob(Fact):
     code_revision: str
     folder: str
     """Root of all jobs; this one works in `path` below it."""
+    base: Base | None = None
+    """What is tuned further; None trains from weights drawn anew."""
 
     @property
     def digest(self) -> Digest:
@@ -69,6 +80,11 @@ class TrainingJob(Fact):
         return self.path / "spent"
 
     @property
+    def stop_path(self) -> Path:
+        """A note by which the launcher tells ranks on other machines to save and stop."""
+        return self.path / "stop"
+
+    @property
     def result_path(self) -> Path:
         """The `TrainedModel` as JSON; there once the job is finished."""
         return self.path / "result.json"
@@ -80,6 +96,7 @@ class TrainingJob(Fact):
             "training_set": self.training_set.digest,
             "code_revision": self.code_revision,
             "train": shaping(self.spec.train),
+            **({} if self.base is None else {"base": self.base.digest, "since": self.base.since.isoformat()}),
         }
 
     @property

@@ -4,9 +4,11 @@ Time passes and notices arrive differently on every rank, so each says its wishe
 with the step's loss, and then all do the same. Called by `loop.fit` and `worker.py`.
 """
 
+import math
 import signal
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -21,18 +23,33 @@ GRACE_SECONDS = 5
 """From a SIGTERM to the end of a rank, however that comes about."""
 
 
-class Notice:
-    """SIGTERM as a wish to stop after the step that is being made; a rank that hangs is ended by the kernel in time."""
+_LOOK_SECONDS = 0.5
+"""At least this long between two looks for a note to stop."""
 
-    def __init__(self) -> None:
-        self.given = False
+
+class Notice:
+    """SIGTERM as a wish to stop after the step that is being made; a rank that hangs is ended by the kernel in time.
+
+    Where the signal reaches only the launcher, as on a cluster, that leaves a note in the job's folder for all ranks.
+    """
+
+    def __init__(self, note: Path) -> None:
+        self._note, self._signalled, self._looked_at = note, False, -math.inf
         if threading.current_thread() is threading.main_thread():  # under Ray the function runs in a thread of its own
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, self._on_signal)
 
+    @property
+    def given(self) -> bool:
+        """Has this rank, or its launcher, been told to stop?"""
+        if not self._signalled and time.monotonic() - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._signalled = self._note.exists()
+        return self._signalled
+
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.given:
-            self.given = True
+        if not self._signalled:
+            self._signalled = True
             signal.alarm(GRACE_SECONDS)
 
 

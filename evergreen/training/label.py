@@ -37,6 +37,19 @@ class Label(Fact):
         return ((labels.astype(np.float64) - self.mean) / self.scale).astype(np.float32)
 
 
+def require_known(spec: ModelSpec, label: Label, labels: NDArray[np.float32]) -> None:
+    """Raise `DataError` where one of `labels` (rows,) is none that a model with `label` could answer."""
+    found = labels.astype(np.float64)
+    wrong = odd_labels(label.task, found)
+    if label.task == "multiclass":
+        wrong |= found >= len(label.classes)
+    if wrong.any():
+        raise DataError(
+            f"{int(wrong.sum()):,} of {len(labels):,} labels of {spec.name!r} are not among what its champion answers (the "
+            f"first is {found[wrong][0]:g}). Retrain it from the beginning: remedy=retrain."
+        )
+
+
 def fit(spec: ModelSpec, training: NDArray[np.float32], validation: NDArray[np.float32]) -> Label:
     """Learn what there is to know of the training rows' labels.
 

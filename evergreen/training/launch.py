@@ -67,6 +67,7 @@ def train(
     ) as lock:
         found = _finished(job, on_line, rates)
         if found is None:
+            job.stop_path.unlink(missing_ok=True)
             write_durably(job.path / "job.json", job.model_dump_json().encode())
             _run(job, on_line, on_progress, placement, lock)
             found = _finished(job, on_line, rates)

@@ -45,9 +45,27 @@ class TrainState:
     steps_beyond: int = 0
     """Steps in a row whose loss was far above it."""
 
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The weights by name after the epoch that did best on the validation rows; until there is one, the first ones."""
+    best_loss: float | None = None
+    best_step: int = 0
+
+    def __post_init__(self) -> None:
+        self.best = _copy(self.network)
+
+    def note_validation(self, loss: float) -> None:
+        """An epoch ended with this loss on the validation rows: keep its weights if none did better."""
+        if self.best_loss is None or loss < self.best_loss:
+            self.best, self.best_loss, self.best_step = _copy(self.network), loss, self.step
+
+    def weights(self) -> dict[str, Tensor]:
+        """Of the best epoch; the newest where nothing validates."""
+        return self.network.state_dict() if self.best_loss is None else self.best
+
     def tensors(self) -> dict[str, Tensor]:
         """Weights and moments by name, not copied: what is read into them is the state."""
         found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        found |= {f"best.{name}": value for name, value in self.best.items()}
         for name, parameter in self.network.named_parameters():
             found |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
         return found
@@ -82,7 +100,11 @@ class TrainState:
         set_random_states(numbers["random"])
 
 
-_NUMBERS = ("step", "epoch_loss", "epoch_rows", "first_loss", "steps_beyond")
+_NUMBERS = ("step", "epoch_loss", "epoch_rows", "first_loss", "steps_beyond", "best_loss", "best_step")
+
+
+def _copy(network: Network) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
 def random_states() -> dict[str, str]:

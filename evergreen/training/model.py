@@ -54,6 +54,12 @@ class Rows:
         parts = (encoded.numeric, encoded.missing, encoded.categories)
         return cls(*(torch.from_numpy(part).to(device) for part in parts))
 
+    def to(self, device: torch.device) -> "Rows":
+        """On another device, or these themselves."""
+        if self.numeric.device == device:
+            return self
+        return Rows(self.numeric.to(device), self.missing.to(device), self.categories.to(device))
+
     def __getitem__(self, rows: slice) -> "Rows":
         return Rows(self.numeric[rows], self.missing[rows], self.categories[rows])
 
@@ -74,6 +80,19 @@ class Disturbance:
             torch.from_numpy(noise.hide),
             tuple(torch.from_numpy(mask) for mask in noise.keep),
         )
+
+    def of_member(self, place: int) -> "Disturbance":
+        """The same randomness, shifted over the columns by the member's place: no two members see the same row alike.
+
+        A ninth of the columns a member, at least one. Within a row, so that splitting a batch changes nothing.
+        """
+
+        def shifted(tensor: Tensor) -> Tensor:
+            return tensor.roll(place * max(tensor.shape[1] // 9, 1), dims=1)
+
+        if place == 0:
+            return self
+        return Disturbance(shifted(self.numeric), shifted(self.hide), tuple(map(shifted, self.keep)))
 
     def __getitem__(self, rows: slice) -> "Disturbance":
         return Disturbance(self.numeric[rows], self.hide[rows], tuple(mask[rows] for mask in self.keep))
@@ -169,8 +188,10 @@ class Network(nn.Module):
         self.members = nn.ModuleList(Member(shape) for _ in range(shape.members))
 
     def forward(self, rows: Rows, disturbance: Disturbance | None = None) -> Tensor:
-        """With a disturbance while training, the same for all members; without one ever after."""
-        return torch.stack([member(rows, disturbance) for member in self.members])
+        """With a disturbance while training, without one ever after."""
+        return torch.stack(
+            [member(rows, disturbance and disturbance.of_member(i)) for i, member in enumerate(self.members)]
+        )
 
 
 def build_network(shape: NetworkShape, seed: int = 0) -> Network:

@@ -114,9 +114,9 @@ def is_sharded(network: nn.Module) -> bool:
     return isinstance(network, FSDPModule)
 
 
-def whole_weights(network: nn.Module) -> dict[str, Tensor]:
-    """All weights by name, gathered from the ranks that hold parts of them; to be called on all ranks."""
-    return {name: v.full_tensor() if isinstance(v, DTensor) else v for name, v in network.state_dict().items()}
+def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, gathered from the ranks that hold parts of them; to be called on all ranks."""
+    return {name: v.full_tensor() if isinstance(v, DTensor) else v for name, v in tensors.items()}
 
 
 def without_exchange(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:

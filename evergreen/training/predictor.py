@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from evergreen.errors import ArtifactError
+from evergreen.recalibration import recalibrated
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
+from evergreen.training.fused import FusedNetwork
 from evergreen.training.label import Label
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.objective import answer
-from evergreen.training.preprocessing import Column, Encoder, Preprocessing
-from evergreen.types import Digest, Fact, Task
+from evergreen.training.preprocessing import Coded, Column, Encoded, Encoder, Preprocessing
+from evergreen.types import Digest, Fact, Recalibration, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,8 @@ class ModelDescription(Fact):
     shape: NetworkShape
     label: Label = Label()
     preprocessing: Preprocessing
+    recalibration: Recalibration | None = None
+    """What the network's answers are moved by, of two classes; None where they stand as they are."""
     lineage: dict[str, Any]
     """What it was made from; see `TrainingJob.lineage`."""
 
@@ -52,13 +56,31 @@ def pack(description: ModelDescription, network: Network) -> dict[str, bytes]:
     }
 
 
+def read_network(path: str | Path, digest: Digest | None = None) -> tuple[ModelDescription, Network]:
+    """What lies in an artifact folder; raises as `Predictor.load`."""
+    files = read_artifact(Path(path), digest)
+    try:
+        found = json.loads(files[MODEL_FILE])
+        if found.get("format") != FORMAT:
+            raise ArtifactError(
+                f"the artifact in {path} has format {found.get('format')}, this code reads {FORMAT}. "
+                "Score it with the version of the code that made it, or train it again."
+            )
+        description = ModelDescription.model_validate(found)
+        network = build_network(description.shape)
+        network.load_state_dict(safetensors.torch.load(files[WEIGHTS_FILE]))
+    except (ValidationError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ArtifactError(f"the artifact in {path} cannot be read: {error}. Train it again.") from error
+    return description, network
+
+
 class Predictor:
     """Scores rows. Nothing in it changes after loading: share it between threads."""
 
     def __init__(self, description: ModelDescription, network: Network) -> None:
         self.description = description
         self._encoder = Encoder(description.preprocessing)
-        self._network = network.eval()
+        self._network = FusedNetwork(network).eval()
 
     @classmethod
     def load(cls, path: str | Path, digest: Digest | None = None) -> Self:
@@ -68,20 +90,7 @@ class Predictor:
         a row takes a fraction of a millisecond, and threads of a server must not wait for each other's.
         """
         torch.set_num_threads(1)
-        files = read_artifact(Path(path), digest)
-        try:
-            found = json.loads(files[MODEL_FILE])
-            if found.get("format") != FORMAT:
-                raise ArtifactError(
-                    f"the artifact in {path} has format {found.get('format')}, this code reads {FORMAT}. "
-                    "Score it with the version of the code that made it, or train it again."
-                )
-            description = ModelDescription.model_validate(found)
-            network = build_network(description.shape)
-            network.load_state_dict(safetensors.torch.load(files[WEIGHTS_FILE]))
-        except (ValidationError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ArtifactError(f"the artifact in {path} cannot be read: {error}. Train it again.") from error
-        return cls(description, network)
+        return cls(*read_network(path, digest))
 
     @property
     def inputs(self) -> dict[str, Literal["numeric", "categorical"]]:
@@ -105,7 +114,24 @@ class Predictor:
         Numbers may be None or NaN and categories unseen or None. Raises `DataError` naming a column that is missing, of
         another length or not numeric.
         """
-        return answer(self._network, self.description.label, Rows.of(self._encoder.encode_cells(columns))).numpy()
+        return self._answer(self._encoder.encode_cells(columns))
+
+    def score_columns(
+        self, numerics: Mapping[str, NDArray[np.float32]], categoricals: Mapping[str, Coded]
+    ) -> NDArray[np.float64]:
+        """As `score`, of rows that lie in columnar memory: the same answers, many times faster for many rows."""
+        return self._answer(self._encoder.encode_columns(numerics, categoricals))
+
+    def unmoved(self, columns: Mapping[str, Column]) -> NDArray[np.float64]:
+        """As `score`, without the recalibration: what another one is fitted on."""
+        return self._said(self._encoder.encode_cells(columns))
+
+    def _answer(self, encoded: Encoded) -> NDArray[np.float64]:
+        said, moved = self._said(encoded), self.description.recalibration
+        return said if moved is None else recalibrated(said, moved)
+
+    def _said(self, encoded: Encoded) -> NDArray[np.float64]:
+        return answer(self._network, self.description.label, Rows.of(encoded)).numpy()
 
 
 class PyfuncModel:

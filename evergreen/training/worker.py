@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from evergreen.errors import EvergreenError
+from evergreen.errors import DataError, EvergreenError
 from evergreen.training import guards, loop
 from evergreen.training.artifact import write_artifact, write_durably
 from evergreen.training.batches import BatchOrder
@@ -20,13 +20,13 @@ from evergreen.training.checkpoint import Checkpoints
 from evergreen.training.chronicle import Chronicle
 from evergreen.training.columns import validation_days
 from evergreen.training.dataset import Dataset, open_dataset
-from evergreen.training.job import TrainingJob
+from evergreen.training.job import Base, TrainingJob
 from evergreen.training.keeper import Keeper, Notice
 from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
-from evergreen.training.model import NetworkShape, build_network
-from evergreen.training.parallel import is_sharded, process_group, whole_weights
-from evergreen.training.predictor import ModelDescription, pack
+from evergreen.training.model import Network, NetworkShape, build_network
+from evergreen.training.parallel import is_sharded, process_group, whole
+from evergreen.training.predictor import ModelDescription, pack, read_network
 from evergreen.training.preprocessing import Encoder
 from evergreen.training.processes import REFUSED, die_with_parent, error_line, tell
 from evergreen.training.spending import metered
@@ -54,13 +54,15 @@ def run_rank(job_file: str, started: float, launcher: int | None) -> None:
 
 def train_rank(job: TrainingJob, started: float) -> None:
     """The job as one rank sees it; when rank 0 returns, the artifact and the result are in the job's folder."""
-    notice = Notice()
+    notice = Notice(job.stop_path)
     with process_group() as place, metered(job.spent_path, started, place):
         config = job.spec.train
         dataset = open_dataset(job, job.rows_path)
         shape = shape_of(Encoder(dataset.fitted), dataset.label, job)
         guards.require_memory(shape, config, place)
         network = build_network(shape, config.seed)
+        if job.base is not None:
+            go_on_from(job.base, network)
         order = BatchOrder(len(dataset.training), config.batch_size, config.epochs, config.seed)
         state = loop.start(network, config, order, place)
         days = validation_days(job.training_set) if config.abandon_margin is not None else None
@@ -88,9 +90,22 @@ def train_rank(job: TrainingJob, started: float) -> None:
             Keeper(checkpoints, config.checkpoint_seconds, order.steps, place, notice),
             chronicle.after_step,
         )
-        weights = whole_weights(network)
+        weights = whole(state.weights())
         if place.leads:
+            chronicle.closing(state)
             _finish(job, state, weights, dataset, chronicle, resumed_from, started)
+
+
+def go_on_from(base: Base, network: Network) -> None:
+    """Give a network the base's weights; raises `DataError` where the spec now asks for another network."""
+    _, known = read_network(base.uri, base.digest)
+    try:
+        network.load_state_dict(known.state_dict())
+    except RuntimeError as error:
+        raise DataError(
+            f"the champion {base.digest[:19]}… is a network of {known.shape}, the spec asks for {network.shape}: its weights "
+            "fit no other. Retrain it from the beginning (remedy=retrain), or put [train] back."
+        ) from error
 
 
 def shape_of(encoder: Encoder, label: Label, job: TrainingJob) -> NetworkShape:

@@ -63,6 +63,7 @@ class Cause(StrEnum):
     DRIFT = "drift"
     DECAY = "decay"
     AGE = "age"
+    VOLUME = "volume"
     FAULT = "fault"
     """Never asks: alarms of this cause say that the data is broken, and hold retrains back."""
     PERSON = "person"

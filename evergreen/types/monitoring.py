@@ -11,6 +11,7 @@ from pydantic import (
 from evergreen.types.fact import Cause, Cell, Fact, Share, Utc, Window
 from evergreen.types.gate import Scores
 from evergreen.types.performance import DayPerformance, Interval, PerformanceEstimate, SlicePerformance
+from evergreen.types.remedy import Remedy
 
 
 class Prediction(Fact):
@@ -37,7 +38,10 @@ class Prediction(Fact):
     """The other version of an open release, which scored the same row beside; nobody was told what it said."""
     shadow_score: float | None = None
     """None where it failed."""
+    shadow_probabilities: dict[str, float] | None = None
     shadow_latency_ms: NonNegativeFloat | None = None
+    routed_by: str | None = None
+    """The entity that an A/B test gave this arm; None where none runs."""
 
 
 class FeatureDrift(Fact):
@@ -191,6 +195,15 @@ class RetrainDecision(Fact):
     """Why, or why not."""
     episode: str | None = None
     """The stretch of drift this belongs to; None when nothing alarms."""
+    remedy: Remedy = Remedy.RETRAIN
+    """What is asked for, where something is."""
+    routine: bool = False
+    """It is asked for because it always is, not because of the alarms."""
+
+    @property
+    def cause(self) -> Cause:
+        """Why it is asked for: the first alarm, or the routine."""
+        return Cause.SCHEDULE if self.routine or not self.alarms else self.alarms[0].trigger
 
 
 class WatchCheck(Fact):
@@ -205,6 +218,8 @@ class WatchCheck(Fact):
     episode: str | None = None
     report_uri: str | None = None
     """The Evidently page of the window."""
+    remedy: Remedy = Remedy.RETRAIN
+    """What was asked for, where `retrain` says that something was."""
 
 
 class WatchRecord(Fact):
@@ -228,3 +243,6 @@ class RetrainRequest(Fact):
     status: Literal["admitted", "suppressed", "done", "failed"]
     reason: str
     version: int | None = None
+    remedy: Remedy = Remedy.RETRAIN
+    device_seconds: NonNegativeFloat | None = None
+    """What it used; None until it is done."""

@@ -1,6 +1,6 @@
 """From a training set to a trained model, and what it cost."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 
 from pydantic import (
@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from evergreen.types.fact import Digest, Fact, Share, Utc, Window
+from evergreen.types.remedy import Remedy
 
 
 class TrainingSet(Fact):
@@ -129,6 +130,31 @@ class TrainedModel(Fact):
     """Of the job that made it: by it the run of its training is found."""
     cost: Cost | None = None
     """Of all parts of that job."""
+    remedy: Remedy = Remedy.RETRAIN
+    """How it was made."""
+    base: Digest | None = None
+    """The artifact it was recalibrated or fine-tuned from."""
+    learnt_until: Utc | None = None
+    """End of the rows its weights learnt from; None: where its training set's holdout starts."""
+    anew_until: Utc | None = None
+    """End of the rows its network was first trained on; None: the same."""
+    anew_rows: NonNegativeInt | None = None
+    """How many those were; None: those of its training set before the holdout."""
+
+    @property
+    def weights_until(self) -> datetime:
+        """End of the rows its weights learnt from, by a retrain or a fine-tune."""
+        return self.learnt_until or self.training_set.holdout.start
+
+    @property
+    def trained_anew_rows(self) -> int:
+        """Rows of its last retrain."""
+        return self.anew_rows or self.training_set.rows - self.training_set.holdout_rows
+
+    @property
+    def trained_anew_until(self) -> datetime:
+        """End of the rows of its last retrain: what its age is counted from."""
+        return self.anew_until or self.training_set.holdout.start
 
 
 class Abandoned(Fact):

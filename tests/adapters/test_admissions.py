@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from evergreen.adapters.admissions import Admissions, DriftChecks
 from evergreen.errors import InvalidTransition, UnknownModel
-from evergreen.types import Alarm, Cause, RetrainRequest
+from evergreen.types import Alarm, Cause, Remedy, RetrainRequest
 from tests.databases import database_url, engine, postgres_url, session
 from tests.factories import (
     DAY,
@@ -53,6 +53,8 @@ def ask(
     model: str = "flight_delay",
     blocked: str | None = None,
     max_in_30_days: int | None = None,
+    max_device_hours: float | None = None,
+    remedy: Remedy = Remedy.RETRAIN,
 ) -> RetrainRequest:
     return admissions.ask(
         request_id=request_id,
@@ -65,6 +67,8 @@ def ask(
         owner=owner,
         blocked=blocked,
         max_in_30_days=max_in_30_days,
+        max_device_hours_in_30_days=max_device_hours,
+        remedy=remedy,
     )
 
 
@@ -263,6 +267,40 @@ def test_a_month_has_a_budget_and_it_comes_back(admissions: Admissions) -> None:
 
     assert (refused.status, later.status) == ("suppressed", "admitted")
     assert refused.reason == ("1 retrains were done in the 30 days before, and [retrain].max_in_30_days allows 1")
+
+
+def test_a_cheap_remedy_neither_waits_for_the_cooldown_nor_begins_one(admissions: Admissions) -> None:
+    retrain(admissions, "r1", episode="one")
+    cheap = retrain(admissions, "r2", episode="two", as_of=MAY + DAY, remedy=Remedy.RECALIBRATE, max_in_30_days=1)
+    soon = ask(admissions, "r3", episode="three", as_of=MAY + 2 * DAY)
+    after = ask(admissions, "r4", episode="four", as_of=MAY + 14 * DAY)  # 13 days after the recalibration
+
+    assert (cheap.status, cheap.remedy) == ("done", Remedy.RECALIBRATE)
+    assert soon.status == "suppressed"
+    assert after.status == "admitted"
+
+
+def test_what_remedies_used_is_budgeted_by_the_month_and_a_person_may_go_on(admissions: Admissions) -> None:
+    ask(admissions, "r1", episode="one", remedy=Remedy.FINE_TUNE)
+    admissions.finish("r1", status="done", version=2, device_seconds=5_400)
+
+    def fine_tune(request_id: str, day: int, cause: Cause = Cause.SCHEDULE, hours: float = 1.5) -> RetrainRequest:
+        return ask(
+            admissions, request_id, episode=request_id, cause=cause, as_of=MAY + day * DAY,
+            remedy=Remedy.FINE_TUNE, max_device_hours=hours,
+        )  # fmt: skip
+
+    refused = fine_tune("r2", 7)
+    assert refused.status == "suppressed"
+    assert refused.reason == (
+        "remedies used 1.50 device hours in the 30 days before, and [retrain].max_device_hours_in_30_days allows 1.5"
+    )
+    by_hand = fine_tune("r3", 7, Cause.PERSON)
+    admissions.finish("r3", status="failed", reason="no")
+    more_allowed = fine_tune("r4", 7, hours=2.0)
+    admissions.finish("r4", status="failed", reason="no")
+    a_month_later = fine_tune("r5", 31)
+    assert (by_hand.status, more_allowed.status, a_month_later.status) == ("admitted",) * 3
 
 
 def test_an_old_event_replayed_after_a_later_retrain_starts_nothing(admissions: Admissions) -> None:

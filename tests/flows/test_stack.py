@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from evergreen.settings import ROOT, Settings
-from evergreen.types import Cause, Outcome
+from evergreen.types import Cause, Outcome, Remedy
 from evergreen.wiring import Wiring, wiring
 from stack.environment import environment
 from stack.ports import free_port
@@ -83,6 +83,7 @@ def test_an_event_becomes_one_retrain_and_a_second_start_goes_on(settings: Setti
             "as_of": (FIRST + timedelta(days=1)).isoformat(),
             "cause": Cause.DECAY.value,
             "episode": "storm",
+            "remedy": Remedy.RETRAIN.value,
         },
     }
     emit = f"from prefect.events import emit_event; emit_event(**{event!r})"

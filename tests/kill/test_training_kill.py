@@ -106,6 +106,28 @@ def test_a_rank_killed_at_any_step_is_started_again_and_ends_in_the_same_bytes(
     assert processes_of(job) == []
 
 
+@pytest.mark.slow
+def test_shards_come_to_what_copies_come_to_and_end_in_the_same_bytes_though_a_rank_is_killed(
+    undisturbed: tuple[TrainingJob, TrainedModel], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    sharded = with_train(undisturbed[0], parallelism="fsdp")
+    whole, broken = (sharded.model_copy(update={"folder": str(tmp_path / name)}) for name in ("whole", "broken"))
+    step = some_step(request)
+    lines: list[str] = []
+    kill = kill_at(broken, step, random.choice([1, 2]))
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        kill(line)
+
+    model, resumed = train(whole, lambda _: None), train(broken, on_line)
+
+    assert any("resumed at step" in line for line in lines), f"killed at step {step}"
+    assert (resumed.digest, resumed.curve) == (model.digest, model.curve), f"killed at step {step}"
+    for ours, theirs in zip(model.curve, undisturbed[1].curve, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
 def test_with_its_launcher_killed_at_any_step_it_saves_and_the_next_run_goes_on_to_the_same_bytes(
     undisturbed: tuple[TrainingJob, TrainedModel], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -2,17 +2,20 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from evergreen.errors import ConfigurationError, DataError
-from evergreen.training.job import Placement
+from evergreen.errors import ConfigurationError, DataError, TrainingStopped
+from evergreen.training.job import Placement, TrainingJob
 from evergreen.training.launch import train
+from evergreen.types import TrainedModel
 from tests.training_factories import a_job, a_training_set
 
 pytestmark = [
@@ -55,6 +58,7 @@ def temp() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.setenv("RAY_TMPDIR", str(folder))
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # also for who keeps a token for another cluster
         head = ["--head", "--port", str(PORT), "--num-cpus", "0", "--include-dashboard", "false"]
         start(*head, "--node-ip-address", "127.0.0.1", temp=folder)
         yield folder
@@ -67,11 +71,53 @@ def temp() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def nodes(temp: Path) -> list[psutil.Process]:
+    return [a_node(temp), a_node(temp)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, TrainedModel]:
+    """Of a run on this machine."""
+    folder = tmp_path_factory.mktemp("here")
+    job = a_job(folder, a_training_set(folder), ranks=2, batch_size=8, checkpoint_seconds=0.0)
+    return job, train(job, lambda _: None)
+
+
+CLUSTER = Placement(trainer="ray", ray_address=f"127.0.0.1:{PORT}")
+
+
 @pytest.mark.timeout(400)
-def test_a_node_lost_in_mid_training_changes_no_byte(temp: Path, tmp_path: Path) -> None:
-    job = a_job(tmp_path / "here", a_training_set(tmp_path), ranks=2, batch_size=8, checkpoint_seconds=0.0)
-    undisturbed = train(job, lambda _: None)
-    nodes = [a_node(temp), a_node(temp)]
+def test_told_to_stop_all_ranks_save_first_and_the_next_run_goes_on_there(
+    nodes: list[psutil.Process], undisturbed: tuple[TrainingJob, TrainedModel], tmp_path: Path
+) -> None:
+    job, model = undisturbed
+    # No checkpoint is due in an hour: what there is, the notice made.
+    patient = job.spec.model_copy(update={"train": job.spec.train.model_copy(update={"checkpoint_seconds": 3_600.0})})
+    elsewhere = job.model_copy(update={"folder": str(tmp_path), "spec": patient})
+    told: list[float] = []
+
+    def stop(line: str) -> None:
+        if line.startswith("step ") and not told:
+            [launcher] = [p for p in psutil.process_iter(["cmdline"]) if str(elsewhere.path) in str(p.info["cmdline"])]
+            launcher.send_signal(signal.SIGTERM)
+            told.append(time.time())
+
+    with pytest.raises(TrainingStopped, match=r"told to stop \(SIGTERM\) and saved at step"):
+        train(elsewhere, stop, placement=CLUSTER)
+    [checkpoint] = elsewhere.checkpoints_path.glob("step-*")
+    assert checkpoint.stat().st_mtime - told[0] < 5.0
+    resumed = train(elsewhere, lambda _: None)
+
+    assert 0 < resumed.resumed_from_step < model.steps
+    assert resumed.digest == model.digest
+
+
+@pytest.mark.timeout(400)
+def test_a_node_lost_in_mid_training_changes_no_byte(
+    temp: Path, nodes: list[psutil.Process], undisturbed: tuple[TrainingJob, TrainedModel], tmp_path: Path
+) -> None:
+    job, model = undisturbed
     lines: list[str] = []
 
     def lose_a_node(line: str) -> None:
@@ -83,12 +129,12 @@ def test_a_node_lost_in_mid_training_changes_no_byte(temp: Path, tmp_path: Path)
             nodes.extend([a_node(temp), lost])
 
     elsewhere = job.model_copy(update={"folder": str(tmp_path / "ray")})
-    resumed = train(elsewhere, lose_a_node, placement=Placement(trainer="ray", ray_address=f"127.0.0.1:{PORT}"))
+    resumed = train(elsewhere, lose_a_node, placement=CLUSTER)
 
     said = "\n".join(lines)
     assert len(nodes) == 3, said
     assert "resumed at step " in said
-    assert (resumed.digest, resumed.ranks) == (undisturbed.digest, 2), said
+    assert (resumed.digest, resumed.ranks) == (model.digest, 2), said
 
     # What a rank refuses is not tried again, and arrives as what it is.
     unlabelled = a_training_set(tmp_path, change=lambda frame: frame.drop(columns="label"))
@@ -96,7 +142,7 @@ def test_a_node_lost_in_mid_training_changes_no_byte(temp: Path, tmp_path: Path)
         train(
             a_job(tmp_path, unlabelled, ranks=2),
             lines.append,
-            placement=Placement(trainer="ray", ray_address=f"127.0.0.1:{PORT}"),
+            placement=CLUSTER,
         )
 
 

@@ -721,6 +721,24 @@ def test_single_rows_that_come_together_are_answered_together(api: Api) -> None:
     assert api.counted(batches, model="flight_delay") - before < 160
 
 
+def test_stored_values_that_were_just_read_are_not_read_again(api: Api) -> None:
+    hits = {"cache": "features", "model": "flight_delay", "result": "hit"}
+    api.predict(a_flight(example_id="read"))
+    before = api.counted("cache_lookups_total", **hits)
+
+    (first,) = api.predict(a_flight(example_id="kept")).json()["predictions"]
+
+    assert api.counted("cache_lookups_total", **hits) > before
+    assert first["stale"] == []
+    read, kept = (api.logged(name).drop(columns=OF_A_ROW) for name in ("read", "kept"))
+    pd.testing.assert_frame_equal(read, kept)
+    assert api.counted("feature_age_seconds_count", model="flight_delay", view="origin_weather") > 0
+
+
+OF_A_ROW = ["prediction_id", "example_id", "latency_ms"]
+"""Columns of the log that two answers to the same question differ in."""
+
+
 @pytest.mark.slow
 def test_fifty_swaps_under_load_fail_no_request(api: Api) -> None:
     with Load(str(api.client.base_url), "swaps") as load:

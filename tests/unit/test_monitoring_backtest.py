@@ -12,6 +12,7 @@ from evergreen.errors import DataError
 from evergreen.monitoring.backtest import (
     History,
     Moment,
+    Version,
     answers,
     at,
     by_spec,
@@ -21,15 +22,16 @@ from evergreen.monitoring.backtest import (
 )
 from evergreen.monitoring.backtest_figures import (
     false_alarms,
-    fitted_spec,
     random_gains,
     results,
     shuffled_days,
     upper_share,
 )
+from evergreen.monitoring.backtest_fit import cheapest_enough, fitted_spec, routines
 from evergreen.monitoring.backtest_report import BacktestReport, page, table
 from evergreen.monitoring.rehearsals import Span, cuts, real, shuffled
 from evergreen.spec import ModelSpec, parse_spec
+from evergreen.types import Remedy
 
 FIRST = datetime(2021, 3, 1, tzinfo=UTC)
 SPAN = Span(FIRST, FIRST + timedelta(weeks=10), 7)
@@ -74,18 +76,23 @@ def history(drop_week: int | None = None) -> History:
     """The model of a slot knows the shift once two weeks of it were there to learn from."""
     known = rows(drop_week)
 
-    def scores(slot: int) -> NDArray[np.float64]:
-        learnt = 1.0 if drop_week is not None and slot >= drop_week + 1 else 0.0
+    def scores(slot: int, tuned: tuple[int, ...]) -> NDArray[np.float64]:
+        newest = max(slot, *tuned) if tuned else slot
+        learnt = 1.0 if drop_week is not None and newest >= drop_week + 1 else 0.0
         return np.asarray(1 / (1 + np.exp(-(known["odds"].to_numpy() + learnt))))
 
     return real(known, SPAN, scores)
 
 
+def seconds(_slot: int, _tuned: tuple[int, ...]) -> float:
+    return 2.0
+
+
 def test_the_calendars_policies_retrain_by_the_calendar() -> None:
     played = {name: play(history(), policy) for name, policy in (("n", never), ("w", every(1)), ("4", every(4)))}
 
-    assert played["n"].champions == (0,) * 10
-    assert played["w"].champions == tuple(range(10))
+    assert [version.slot for version in played["n"].versions] == [0] * 10
+    assert [version.slot for version in played["w"].versions] == list(range(10))
     assert played["4"].retrains == (4, 8)
 
 
@@ -109,7 +116,7 @@ def test_age_retrains_and_is_no_alarm() -> None:
 
 
 def test_a_policy_sees_no_outcome_before_it_came() -> None:
-    seen = answers(Moment(history(), 3, 0, ()), a_spec())
+    seen = answers(Moment(history(), 3, Version(0), ()), a_spec())
 
     as_of = pd.Timestamp(SPAN.slots[3])
     assert seen["event_timestamp"].max() < as_of
@@ -129,10 +136,9 @@ def test_a_slots_model_is_trained_on_rows_whose_outcomes_were_in() -> None:
 
 def test_figures_are_shares_of_weekly_retrainings_gain() -> None:
     past = history(drop_week=4)
-    losses = np.stack([past.losses(slot) for slot in range(past.weeks)])
     played = {"never": play(past, never), "weekly": play(past, every(1)), "once": play(past, at([5]))}
 
-    found = {one.name: one for one in results(past, played, losses, [2.0] * past.weeks)}
+    found = {one.name: one for one in results({name: (past, one, seconds) for name, one in played.items()})}
 
     assert found["never"].gain_share == 0.0
     assert found["weekly"].gain_share == 1.0
@@ -184,10 +190,9 @@ def test_the_smallest_gain_within_the_budget_is_chosen() -> None:
     wrong = copies(drop_week=-5)  # everything is likelier than the first models say: any small gain alarms every week
     sound = copies(None)
 
-    kept = fitted_spec(a_spec(), wrong, (0.0, 0.001))
-    found = fitted_spec(
-        parse_spec(a_spec().model_dump() | {"backtest": {"weeks_per_false_alarm": 4}}), sound, (0.002, 0.5)
-    )
+    kept = fitted_spec(a_spec(), [(a_spec(), 1.0)], wrong, (0.0, 0.001))
+    wide = parse_spec(a_spec().model_dump() | {"backtest": {"weeks_per_false_alarm": 4}})
+    found = fitted_spec(wide, [(wide, 1.0)], sound, (0.002, 0.5))
 
     assert kept.monitor.min_probe_gain is None  # no gain was quiet enough
     assert kept.monitor.max_age_days == 49  # at most 15% of the weeks
@@ -208,7 +213,7 @@ def test_the_page_shows_every_policy_and_what_thresholds_were_fitted_on() -> Non
     past, spec = history(drop_week=4), a_spec()
     losses = np.stack([past.losses(slot) for slot in range(past.weeks)])
     played = {"never": play(past, never), "weekly": play(past, every(1)), "fitted": play(past, by_spec(spec))}
-    found = results(past, played, losses, [1.0] * past.weeks)
+    found = results({name: (past, one, seconds) for name, one in played.items()})
     report = BacktestReport.of(
         spec,
         spec,
@@ -225,3 +230,51 @@ def test_the_page_shows_every_policy_and_what_thresholds_were_fitted_on() -> Non
     assert "0.26 (" in shown
     assert str(report.fitted_on) in shown
     assert page(report).count("<polyline") == 2
+
+
+def test_a_cheap_remedy_serves_on_between_retrains() -> None:
+    past = history(drop_week=4)
+
+    tuned = play(past, at([5], between=Remedy.FINE_TUNE))
+    moved = play(past, every(1, Remedy.RECALIBRATE))
+
+    assert tuned.retrains == (5,)
+    assert tuned.versions[7] == Version(5, (6, 7))
+    assert len(tuned.at(Remedy.FINE_TUNE)) == 8
+    assert all(version.slot == 0 and version.tuned == () for version in moved.versions)
+    assert moved.versions[9].moved.intercept == pytest.approx(1.0, abs=0.3)
+
+
+def test_a_recalibration_is_fitted_on_outcomes_that_were_known_and_not_learnt_from() -> None:
+    past = history(drop_week=4)
+
+    soon = past.recalibrated(Version(6), 6, 28)
+    later = past.recalibrated(Version(0), 6, 7)
+
+    assert abs(soon.moved.intercept) < 0.2  # of its own past it has learnt all, and of what came since there is nothing
+    assert later.moved.intercept == pytest.approx(1.0, abs=0.4)
+
+
+def test_a_routine_that_is_enough_is_taken_before_a_dearer_one() -> None:
+    tried = routines(a_spec())
+    costs = [100.0, 91.0, 95.0, 90.0, 96.0]
+
+    chosen = cheapest_enough(list(zip(tried, costs, strict=True)))
+    dearer = cheapest_enough(list(zip(tried, [100.0, 98.0, 95.0, 90.0, 96.0], strict=True)))
+    nothing = cheapest_enough([(spec, 100.0 + n) for n, spec in enumerate(tried)])
+
+    assert chosen.remedy.routine == Remedy.RECALIBRATE
+    assert dearer.remedy.routine == Remedy.FINE_TUNE
+    assert dearer.remedy.tune_rate_share == 0.1
+    assert nothing.remedy.routine is None
+
+
+def test_the_routine_is_done_at_every_check_and_is_no_alarm() -> None:
+    spec = a_spec(max_age_days=27, min_probe_gain=0.5)
+    routine = spec.model_copy(update={"remedy": spec.remedy.model_copy(update={"routine": Remedy.FINE_TUNE})})
+
+    played = play(history(drop_week=4), by_spec(routine))
+
+    assert played.alarms == ()
+    assert played.retrains == (4, 8)
+    assert len(played.at(Remedy.FINE_TUNE)) == 7

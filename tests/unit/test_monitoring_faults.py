@@ -146,6 +146,18 @@ def test_a_stale_view_is_found_by_its_name() -> None:
     assert (fault.kind, fault.column, fault.since) == ("stale", "weather", at_hour(100))
 
 
+def test_a_view_that_some_rows_never_have_is_no_fault_until_it_lacks_in_more_of_them() -> None:
+    def lacking(frame: pd.DataFrame, share: float) -> pd.DataFrame:
+        absent = np.random.default_rng(3).random(len(frame)) < share
+        return frame.assign(stale=pd.Series([["tail"] if one else [] for one in absent], dtype=object))
+
+    usual = find_faults(REFERENCE, lacking(RECENT, 0.1), lacking(CURRENT, 0.1), INPUTS)
+    more = find_faults(REFERENCE, lacking(RECENT, 0.1), lacking(CURRENT, 0.4), INPUTS)
+
+    assert usual == ()
+    assert [(fault.kind, fault.column) for fault in more] == [("stale", "tail")]
+
+
 def test_an_outage_the_reference_had_twice_is_usual() -> None:
     reference = REFERENCE.copy()
     for day in (10, 30):

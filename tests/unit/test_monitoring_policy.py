@@ -20,6 +20,7 @@ from evergreen.types import (
     FeatureShift,
     PerformanceReport,
     ProbeReport,
+    Remedy,
     RetrainDecision,
     Scores,
     WatchCheck,
@@ -409,3 +410,43 @@ def test_the_calibrated_verdict_decides_on_drift_where_there_is_one() -> None:
 
     assert look(served(), spec, drift=drifted(9)).alarms
     assert not look(served(), spec, drift=drifted(9).model_copy(update={"verdict": verdict})).alarms
+
+
+def test_the_routine_is_asked_for_once_a_window_and_needs_no_alarm() -> None:
+    spec = parse_spec(a_spec().model_dump() | {"remedy": {"routine": "fine_tune"}})
+
+    calm, again = look(served(), spec), look(served(), spec)
+    alarmed = look(served(gap=0.1), spec)
+
+    assert calm.retrain
+    assert (calm.remedy, calm.cause, calm.alarms) == (Remedy.FINE_TUNE, Cause.SCHEDULE, ())
+    assert calm.episode == again.episode == "flight_delay:v1:fine_tune:2013-04-08"
+    assert look(served(number=1), spec).episode != calm.episode
+    assert (alarmed.remedy, alarmed.cause) == (Remedy.RETRAIN, Cause.DECAY)
+
+
+def test_broken_data_holds_the_routine_back_too() -> None:
+    spec = parse_spec(a_spec().model_dump() | {"remedy": {"routine": "fine_tune"}})
+    fault = Fault(kind="missing", column="wind", since=FIRST, figure=0.4, limit=0.1, reason="wind: is missing")
+
+    assert not look(served(), spec, faults=[fault]).retrain
+
+
+def test_much_new_data_asks_for_a_retrain_where_the_spec_says_so() -> None:
+    def decided(share: float | None, **monitor: float) -> RetrainDecision:
+        return decide(
+            spec=a_spec(**monitor), as_of=FIRST, performance=served(), drift=None,
+            champion_evaluation=Evaluation(
+                model="flight_delay", artifact=DIGEST, holdout=week(-1), holdout_digest=DIGEST, days=7, overall=scores(0.45)
+            ),
+            trained_until=FIRST - timedelta(days=10), history=(), unlearnt_share=share,
+        )  # fmt: skip
+
+    found = decided(0.6, max_unlearnt_share=0.5)
+
+    assert found.retrain
+    assert found.cause is Cause.VOLUME
+    assert "60% of those it learnt from, may be 50%" in found.alarms[0].reason
+    assert not decided(0.4, max_unlearnt_share=0.5).retrain
+    assert not decided(9.0).retrain
+    assert not decided(None, max_unlearnt_share=0.5).retrain

@@ -4,15 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evergreen.monitoring.recalibration import Recalibration, fit_recalibration, log_odds, probe
+from evergreen.monitoring.recalibration import probe
+from evergreen.recalibration import fit_recalibration, log_odds, recalibrated
 from evergreen.spec import MonitorConfig
+from evergreen.types import Recalibration
 
 
 def answers(days: int, *, seed: int, shift: float = 0.0, rows: int = 400) -> pd.DataFrame:
     """Scores of a model that was right until everything became likelier by `shift` in log odds."""
     random = np.random.default_rng(seed)
     scores = 1 / (1 + np.exp(-random.normal(-1, 1, size=days * rows)))
-    truth = Recalibration(intercept=shift)(scores)
+    truth = recalibrated(scores, Recalibration(intercept=shift))
     return pd.DataFrame(
         {
             "event_timestamp": pd.Timestamp("2021-01-01", tz="UTC")
@@ -35,7 +37,7 @@ def test_the_shift_is_found() -> None:
 def test_without_rows_nothing_moves() -> None:
     scores = np.array([0.1, 0.5, 0.9])
 
-    assert fit_recalibration(np.empty(0), np.empty(0))(scores) == pytest.approx(scores)
+    assert recalibrated(scores, fit_recalibration(np.empty(0), np.empty(0))) == pytest.approx(scores)
 
 
 def test_a_model_that_rotted_is_told_from_one_that_did_not() -> None:

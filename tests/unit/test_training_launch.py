@@ -15,6 +15,7 @@ import pytest
 from evergreen.errors import DataError, TrainingAbandoned, TrainingFailed
 from evergreen.evaluation import score_rows
 from evergreen.training.artifact import artifact_digest
+from evergreen.training.columns import Snapshot
 from evergreen.training.job import TrainingJob
 from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
@@ -192,6 +193,42 @@ def test_who_watches_may_stop_it_and_the_next_goes_on_to_the_same_bytes(rows: Tr
     assert 0 < model.resumed_from_step < model.steps
     assert model.job == job.digest
     assert job.digest == a_job(tmp_path, rows, checkpoint_seconds=0.0).digest, "when to give up shapes nothing"
+
+
+@pytest.fixture(scope="module")
+def few_rows(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
+    return a_training_set(tmp_path_factory.mktemp("few"), rows=400)
+
+
+OVERFITS = {"epochs": 12, "hidden": [64], "learning_rate": 0.03, "dropout": 0.0, "input_noise": 0.0, "batch_size": 64}
+
+
+def test_the_weights_of_the_best_epoch_are_kept_also_by_a_run_that_went_on_after_it(
+    few_rows: TrainingSet, tmp_path: Path
+) -> None:
+    whole, broken = (a_job(tmp_path / name, few_rows, checkpoint_seconds=0.0, **OVERFITS) for name in ("a", "b"))
+    lines: list[str] = []
+
+    model = train(whole, lines.append)
+
+    losses = [row["validation_loss"] for row in model.curve]
+    best = losses.index(min(losses)) + 1
+    assert best < len(losses), "these rows are learnt by heart"
+    assert f"the weights of epoch {best} are kept: no later one did better on the validation rows" in lines
+    frame = pd.read_parquet(few_rows.uri)[Snapshot(few_rows).validates]
+    assert score_rows(frame["label"].to_numpy(), scores_of(model, frame))["log_loss"] == pytest.approx(
+        min(losses), abs=1e-5
+    )
+
+    def stop(progress: Progress) -> None:
+        if progress.epoch == best + 2:
+            raise TrainingAbandoned("given up")
+
+    with pytest.raises(TrainingAbandoned):
+        train(broken, lambda _: None, stop)
+    again = train(broken, lambda _: None)
+    assert again.resumed_from_step > 0
+    assert again.digest == model.digest
 
 
 def test_two_who_ask_at_once_get_one_training(rows: TrainingSet, tmp_path: Path) -> None:

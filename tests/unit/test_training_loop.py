@@ -1,9 +1,13 @@
 """What the members of a network answer together."""
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from evergreen.training.batches import noise_for
 from evergreen.training.label import Label
-from evergreen.training.model import Rows, build_network
+from evergreen.training.loop import Batch
+from evergreen.training.model import Disturbance, Rows, build_network
 from evergreen.training.objective import answer
 from tests.unit.test_training_model import a_shape, some_inputs
 
@@ -29,3 +33,20 @@ def test_a_network_of_classes_answers_with_a_probability_for_each() -> None:
 
     assert chances.shape == (7, 3)
     assert torch.allclose(chances.sum(1), torch.ones(7, dtype=torch.float64))
+
+
+@given(rows=st.integers(0, 40), count=st.integers(1, 50))
+def test_the_pieces_of_a_batch_are_its_rows_each_once_and_in_order(rows: int, count: int) -> None:
+    shape = a_shape()
+    noise = noise_for(0, 0, slice(0, rows), numerics=3, categoricals=2, hidden=shape.hidden, dropout=0.3)
+    targets = torch.arange(float(rows)).reshape(-1, 1)
+    batch = Batch(some_inputs(shape, rows), targets, Disturbance.of(noise), global_rows=77)
+
+    pieces = batch.pieces(count)
+
+    assert torch.equal(torch.cat([piece.targets for piece in pieces]), targets)
+    assert torch.equal(torch.cat([piece.rows.numeric for piece in pieces]), batch.rows.numeric)
+    assert torch.equal(torch.cat([piece.disturbance.keep[1] for piece in pieces]), batch.disturbance.keep[1])
+    sizes = [len(piece.targets) for piece in pieces]
+    assert max(sizes) - min(sizes) <= 1
+    assert {piece.global_rows for piece in pieces} == {77}

@@ -54,6 +54,20 @@ def test_it_works_with_numerics_only_with_categories_only_and_on_no_rows_at_all(
             assert logits.shape == (1, rows, 1)
 
 
+def test_every_member_sees_the_same_row_disturbed_in_its_own_way() -> None:
+    noise = noise_for(1, 2, slice(0, 6), numerics=20, categoricals=3, hidden=(32, 18), dropout=0.3)
+    drawn = Disturbance.of(noise)
+
+    of_members = [drawn.of_member(i) for i in range(3)]
+
+    assert of_members[0] is drawn
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        a, b = of_members[one], of_members[other]
+        assert not (a.numeric == b.numeric).any()
+        assert all((x != y).any(1).all() for x, y in zip(a.keep, b.keep, strict=True))
+    assert torch.equal(of_members[2].numeric.sort(1).values, drawn.numeric.sort(1).values), "nothing new is drawn"
+
+
 def test_members_differ_from_the_start_and_answer_side_by_side() -> None:
     network = build_network(a_shape(members=3, outputs=4))
 
