@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from evergreen.figures import roc_auc
-from evergreen.monitoring.backtest import History, Played, by_spec, play
+from evergreen.monitoring.backtest import History, Played, play
+from evergreen.monitoring.backtest_policies import by_spec
 from evergreen.spec import ModelSpec
 from evergreen.types import Remedy
 

@@ -9,17 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
-from evergreen.monitoring.backtest import (
-    History,
-    Moment,
-    Version,
-    answers,
-    at,
-    by_spec,
-    every,
-    never,
-    play,
-)
+from evergreen.monitoring.backtest import History, Moment, Version, play
 from evergreen.monitoring.backtest_figures import (
     false_alarms,
     random_gains,
@@ -28,6 +18,7 @@ from evergreen.monitoring.backtest_figures import (
     upper_share,
 )
 from evergreen.monitoring.backtest_fit import cheapest_enough, fitted_spec, routines
+from evergreen.monitoring.backtest_policies import answers, at, by_spec, every, never
 from evergreen.monitoring.backtest_report import BacktestReport, page, table
 from evergreen.monitoring.rehearsals import Span, cuts, real, shuffled
 from evergreen.spec import ModelSpec, parse_spec
