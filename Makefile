@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up rollback test test-all test-slow check bench backtest clean
+.PHONY: help demo up rollback evidently test test-all test-slow check bench backtest clean
 
 help:            ## what there is
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/' | sed 's/^/make /'
@@ -26,6 +26,9 @@ up: $(READY)     ## Prefect, MLflow and the serving API on this machine; Ctrl-C 
 rollback: $(READY) ## take a release back at once: make rollback MODEL=flight_delay
 	@$(BIN)/python -m stack.rollback $(MODEL)
 
+evidently: $(READY) ## Evidently's own pages over what the watch compared: http://127.0.0.1:8010
+	DO_NOT_TRACK=1 $(BIN)/evidently ui --host 127.0.0.1 --port $${EVERGREEN_EVIDENTLY_PORT:-8010} --workspace $${EVERGREEN_HOME:-.evergreen}/evidently/workspace
+
 test: $(READY)   ## the test suite
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -45,6 +48,7 @@ bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.release
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.scoring
+	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.gpu
 	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.demo

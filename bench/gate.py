@@ -4,7 +4,8 @@ Pairs of models are simulated day by day, as real successive models on the fligh
 difference of the two as a whole, rows scatter within it, and both share how hard the day was. Every pair goes through
 the gate's own checks. Reported by length of holdout: how often equal models pass a superiority gate (at most 1 -
 confidence), how often a candidate that is worse by just the margin passes non-inferiority (the same), how often equal
-and better ones pass, how often some slice of equal models is refused, and the same of a percentile bootstrap of days.
+and better ones pass, how often some slice of equal models is refused, how often a fairness bound that just holds is refused,
+and the same of a percentile bootstrap of days.
 Prints tables and writes `reports/bench/gate.json`.
 """
 
@@ -22,11 +23,14 @@ from scipy.special import expit, logit, ndtri
 from bench.record import record
 from evergreen.evaluation import evaluate
 from evergreen.figures import auc_pulls
-from evergreen.gate import better_than_champion, calibrated, not_worse_than_champion, slices_hold
+from evergreen.gate.absolute import calibrated
+from evergreen.gate.champion import better_than_champion, not_worse_than_champion
+from evergreen.gate.fairness import groups_are_close
+from evergreen.gate.slices import slices_hold
 from evergreen.paired import paired_auc
 from evergreen.settings import ROOT
-from evergreen.spec import GateConfig
-from evergreen.types import Check, DayLoss, Evaluation, Scores, Window
+from evergreen.spec import FairnessConfig, GateConfig
+from evergreen.types import Check, DayLoss, Evaluation, GroupDay, Scores, Window
 
 START = datetime(2013, 5, 1, tzinfo=UTC)
 ROWS_A_DAY = 917
@@ -77,6 +81,7 @@ def main() -> None:
         figures |= {f"slices_{days}d_{key}": value for key, value in slices(days, pairs // 4, rules).items()}
         figures |= {f"calibration_{days}d_{key}": value for key, value in calibration(days, pairs // 4).items()}
         figures |= {f"auc_{days}d_{key}": value for key, value in ranking(days, pairs // 4, rules).items()}
+        figures |= {f"fairness_{days}d_{key}": value for key, value in fairness(days, pairs // 4).items()}
     report(figures)
 
 
@@ -148,6 +153,32 @@ def ranking(days: int, pairs: int, rules: GateConfig) -> Figures:
         figures["better_equal"] += (found.lower(rules.confidence) > 0.0) / pairs
         by_rows = float(np.linalg.norm(auc_pulls(labels, both[0]) - auc_pulls(labels, both[1])))
         figures["better_equal_by_rows"] += (found.mean > ndtri(rules.confidence) * by_rows) / pairs
+    return figures
+
+
+def fairness(days: int, models: int) -> Figures:
+    """Share of models refused where a bound of 0.1 on the selection rate holds just so, and where groups are 0.2 apart.
+
+    Two groups, of a third and two thirds of the rows; each day moves each group's rate by 0.08 by itself.
+    """
+    rules = GateConfig(fairness=FairnessConfig(column="origin", max_selection_gap=0.1))
+    calendar = [(START + timedelta(days=n)).date() for n in range(days)]
+    figures: Figures = {}
+    for gap in (0.1, 0.2):
+        refused = 0
+        for number in range(models):
+            rng = np.random.default_rng((days, number, 17))
+            groups = {}
+            for name, share_of_rows, rate in (("EWR", 1 / 3, 0.3), ("JFK", 2 / 3, 0.3 + gap)):
+                rows = (holdout_rows(days, rng) * share_of_rows).astype(np.int64)
+                selected = rng.binomial(rows, np.clip(rate + rng.normal(0.0, 0.08, days), 0.0, 1.0))
+                counted = zip(calendar, rows.tolist(), selected.tolist(), strict=True)
+                groups[name] = {day: GroupDay(rows=n, loss_sum=0.0, selected=k) for day, n, k in counted}
+            digest = f"sha256:{number:064x}"
+            judged = an_evaluation(totals(champion_losses(days, rng), holdout_rows(days, rng)))
+            judged = judged.model_copy(update={"groups": groups, "holdout_digest": digest})
+            refused += not all(check.passed for check in groups_are_close(judged, rules))
+        figures[f"refused_gap_{gap:g}"] = refused / models
     return figures
 
 

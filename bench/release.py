@@ -2,8 +2,9 @@
 
 Pairs of versions are simulated by day as `bench/gate.py` fits them to successive models on the flights of 2013, and looked at
 every day for 60 days: how often versions that are truly equal are ever taken for worse (at most 1 - confidence), by the
-confidence sequence that `evergreen/release.py` asks and by the t bound that would be right at one look; and after how many
-days a truly worse one is rolled back. Prints a table and writes `reports/bench/release.json`.
+confidence sequence that `evergreen/rollout.py` asks and by the t bound that would be right at one look; and after how many
+days a truly worse one is rolled back, and equal ones are proved to be no worse. Prints a table and writes
+`reports/bench/release.json`.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from evergreen.settings import ROOT
 from evergreen.spec import ReleaseConfig
 
 DAYS = 60
+MARGINS = (0.01, 0.02, 0.03)
+"""Of a proof that the loss does not rise, in log loss."""
 RISES = (0.02, 0.05, 0.1, 0.2)
 """Of the champion's log loss."""
 
@@ -35,6 +38,9 @@ def main() -> None:
         caught, by_t = first_alarms(kin, 0.0, releases, confidence)
         figures[f"{name}_false_alarms"] = float(np.mean(caught <= DAYS))
         figures[f"{name}_false_alarms_t_daily"] = float(np.mean(by_t <= DAYS))
+        for margin, days in first_proofs(kin, releases // 4, confidence).items():
+            figures[f"{name}_proved_within_{margin:g}_median_days"] = float(np.median(days))
+            figures[f"{name}_proved_within_{margin:g}_in_21_days"] = float(np.mean(days <= 21))
     for rise in RISES:
         caught, _ = first_alarms(KINDS["seed"], rise * LOSS, releases // 2, confidence)
         figures[f"worse_{rise:.0%}_median_days"] = float(np.median(caught))
@@ -62,6 +68,18 @@ def first_alarms(
                 if alarm:
                     found[which, number] = min(found[which, number], count)
     return found[0], found[1]
+
+
+def first_proofs(kin: Kin, releases: int, confidence: float) -> dict[float, "np.typing.NDArray[np.int64]"]:
+    """By margin: (releases,) day on which equal versions are proved to differ by less; `DAYS` + 1 where they never were."""
+    rng = np.random.default_rng(19)
+    found = {margin: np.full(releases, DAYS + 1) for margin in MARGINS}
+    for number in range(releases):
+        days = difference(kin, holdout_rows(DAYS, rng), 0.0, rng).tolist()
+        highs = {count: confidence_sequence(days[:count], confidence).high for count in range(3, DAYS + 1)}
+        for margin, first in found.items():
+            first[number] = next((count for count, high in highs.items() if high < margin), DAYS + 1)
+    return found
 
 
 if __name__ == "__main__":

@@ -1,20 +1,18 @@
 """The demo's page: `reports/demo.json` as one self-contained HTML file that asks nobody for anything.
 
-Pure text from figures: no clock, no files but the style sheet beside this module. Called by `demo/story.py` at the end of
+Pure text from figures: no clock, no files but the style sheet of `evergreen/pages`. Called by `demo/story.py` at the end of
 a run. To show another part of the story, write a function that returns HTML and call it in `render`; what comes from the
-figures goes through `_text`.
+figures goes through `text`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from html import escape
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from demo.chart import Line, Mark, day, line_chart
+from evergreen.pages.chart import Line, Mark, day, line_chart
+from evergreen.pages.markup import badge, date, figure, page, paragraphs, paragraphs_html, text, tiles_of
 
-STYLE = Path(__file__).with_name("page.css")
 CHARTS = (
     ("log_loss", "Log loss, lower is better", 2),
     ("auc", "Area under the ROC curve, higher is better", 2),
@@ -25,6 +23,11 @@ ACTIONS = {
     "advance": "share raised",
     "promote": "promoted",
     "roll_back": "rolled back",
+    "ab_test": "A/B test began",
+    "ab_promote": "A/B test won",
+    "ab_keep": "A/B test lost",
+    "ab_inconclusive": "A/B test without a verdict",
+    "moved_by_hand": "alias moved by hand, put back",
 }
 LEGEND = (
     ('<line class="line served" x1="0" x2="26" y1="7" y2="7"/>', "what served"),
@@ -39,7 +42,7 @@ def render(demo: Mapping[str, Any]) -> str:
     """The whole page; `demo` is what `reports/demo.json` holds. Figures that are None are shown as a dash."""
     span = f"{_date(demo['span']['start'])} to {_date(demo['span']['end'])}"
     sections = (
-        f"<header><h1>{_text(demo['model'])}: what served, and the first champion had it stayed</h1>"
+        f"<header><h1>{text(demo['model'])}: what served, and the first champion had it stayed</h1>"
         f'<p class="soft">{span}, played through the loop day by day. {_summary(demo["weeks"])}</p></header>',
         _tiles(demo),
         _charts(demo),
@@ -47,14 +50,9 @@ def render(demo: Mapping[str, Any]) -> str:
         _retrains(demo["retrains"]),
         _releases(demo["releases"]),
         _timings(demo["timings"]),
-        f"<footer>Made {_text(demo['generated_at'])}. Every figure stands in demo.json beside this page.</footer>",
+        f"<footer>Made {text(demo['generated_at'])}. Every figure stands in demo.json beside this page.</footer>",
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(demo['model'])}, {span}</title><style>{STYLE.read_text()}</style></head>"
-        f"<body><main>{''.join(sections)}</main></body></html>"
-    )
+    return page(f"{demo['model']}, {span}", sections)
 
 
 def mean_log_losses(weeks: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
@@ -86,18 +84,14 @@ def _tiles(demo: Mapping[str, Any]) -> str:
     trained = [retrain["verdict"] for retrain in demo["retrains"] if retrain["version"] is not None]
     tiles = [
         (f"{sum(week['flights'] for week in weeks):,}", f"predictions in {len(weeks)} weeks"),
-        (_figure(means and means[0], 4), "log loss of what served"),
-        (_figure(means and means[1], 4), "log loss of the first champion"),
+        (figure(means and means[0], 4), "log loss of what served"),
+        (figure(means and means[1], 4), "log loss of the first champion"),
         (str(sum(bool(week["alarms"]) for week in weeks)), "weeks with an alarm"),
         (f"{trained.count('passed')} of {len(trained)}", "trained versions passed the gate"),
     ]
     if weeks:
         tiles.append((f"version {weeks[-1]['serving']['champion']}", "serves at the end"))
-    return (
-        '<div class="tiles">'
-        + "".join(f'<div class="tile"><b>{b}</b><span>{s}</span></div>' for b, s in tiles)
-        + "</div>"
-    )
+    return tiles_of(tiles)
 
 
 def _charts(demo: Mapping[str, Any]) -> str:
@@ -159,10 +153,10 @@ def _weeks(weeks: Sequence[Mapping[str, Any]]) -> str:
 
 def _week(week: Mapping[str, Any]) -> str:
     served, frozen = week["served"], week["frozen"]
-    alarms = _paragraphs(alarm["reason"] for alarm in week["alarms"])
-    retrains = _paragraphs_html(
-        f'<span class="nowrap">{_badge(r["verdict"])} {_version(r["version"])}</span>'
-        f"<br><small>{_text(r['cause'])}: {_text(r['reason'])}</small>"
+    alarms = paragraphs(alarm["reason"] for alarm in week["alarms"])
+    retrains = paragraphs_html(
+        f'<span class="nowrap">{badge(r["verdict"])} {_version(r["version"])}</span>'
+        f"<br><small>{text(r['cause'])}: {text(r['reason'])}</small>"
         for r in week["retrains"]
     )
     now = week["serving"]
@@ -177,7 +171,7 @@ def _week(week: Mapping[str, Any]) -> str:
 
 
 def _pair(served: float | None, frozen: float | None, digits: int, *, low_is_better: bool) -> str:
-    shown = [_figure(value, digits) for value in (served, frozen)]
+    shown = [figure(value, digits) for value in (served, frozen)]
     classes = ["n", "n"]
     if served is not None and frozen is not None and shown[0] != shown[1]:
         classes[(served < frozen) != low_is_better] += " better"
@@ -191,18 +185,18 @@ def _retrains(retrains: Sequence[Mapping[str, Any]]) -> str:
 
 def _retrain(retrain: Mapping[str, Any]) -> str:
     facts = [
-        ("episode", _text(retrain["episode"])),
-        ("started by", _text(retrain["via"])),
-        ("flow run", _text(retrain["flow_run_id"])),
+        ("episode", text(retrain["episode"])),
+        ("started by", text(retrain["via"])),
+        ("flow run", text(retrain["flow_run_id"])),
         ("candidate", _pair_of_figures(retrain["candidate"])),
         ("champion", _pair_of_figures(retrain["champion"])),
-        ("reasons", _paragraphs(retrain["reasons"])),
+        ("reasons", paragraphs(retrain["reasons"])),
     ]
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
     return (
-        f"<details><summary><b>{_date(retrain['as_of'])}</b>{_badge(retrain['verdict'])}"
+        f"<details><summary><b>{_date(retrain['as_of'])}</b>{badge(retrain['verdict'])}"
         f"<span>{_version(retrain['version'])}</span>"
-        f'<span class="soft">cause: {_text(retrain["cause"])}, started by: {_text(retrain["via"])}</span>'
+        f'<span class="soft">cause: {text(retrain["cause"])}, started by: {text(retrain["via"])}</span>'
         f'<span class="push">{retrain["seconds"]:.1f} s</span></summary>'
         f'<div class="inside"><dl class="facts">{listed}</dl>{_checks(retrain["checks"])}</div></details>'
     )
@@ -212,8 +206,8 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
     if not checks:
         return '<p class="soft">No candidate came to the gate.</p>'
     rows = "".join(
-        f"<tr><td>{_badge('passed' if check['passed'] else 'refused')}</td><td>{_text(check['name'])}</td>"
-        f'<td class="n">{check["figure"]:,.4g}</td><td>{_text(check["rule"])}</td><td>{_text(check["reason"])}</td></tr>'
+        f"<tr><td>{badge('passed' if check['passed'] else 'refused')}</td><td>{text(check['name'])}</td>"
+        f'<td class="n">{check["figure"]:,.4g}</td><td>{text(check["rule"])}</td><td>{text(check["reason"])}</td></tr>'
         for check in checks
     )
     head = '<tr><th></th><th>check</th><th class="n">figure</th><th>rule</th><th>reason</th></tr>'
@@ -222,8 +216,8 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
 
 def _releases(releases: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
-        f'<tr><td class="nowrap">{_date(r["at"])}</td><td class="n">{r["revision"]}</td><td>{_text(_action(r))}</td>'
-        f"<td>{_text(r['reason'])}</td></tr>"
+        f'<tr><td class="nowrap">{_date(r["at"])}</td><td class="n">{r["revision"]}</td><td>{text(_action(r))}</td>'
+        f"<td>{text(r['reason'])}</td></tr>"
         for r in releases
     )
     head = '<tr><th>at</th><th class="n">revision</th><th>change</th><th>reason</th></tr>'
@@ -237,16 +231,12 @@ def _timings(timings: Mapping[str, float]) -> str:
     stages = {name: seconds for name, seconds in timings.items() if name != "total"}
     longest = max(stages.values(), default=0.0) or 1.0
     bars = "".join(
-        f'<span>{_text(name.replace("_", " "))}</span><i style="width:{100 * seconds / longest:.1f}%"></i>'
+        f'<span>{text(name.replace("_", " "))}</span><i style="width:{100 * seconds / longest:.1f}%"></i>'
         f'<span class="n">{seconds:.1f} s</span>'
         for name, seconds in sorted(stages.items(), key=lambda stage: -stage[1])
     )
     total = f", {timings['total']:.0f} s in all" if "total" in timings else ""
     return f'<h2>Where the time went{total}</h2><div class="card bars">{bars}</div>'
-
-
-def _badge(verdict: str) -> str:
-    return f'<span class="badge {_text(verdict)}">{_text(verdict)}</span>'
 
 
 def _version(version: int | None) -> str:
@@ -256,19 +246,7 @@ def _version(version: int | None) -> str:
 def _pair_of_figures(figures: Mapping[str, float] | None) -> str:
     if figures is None:
         return "—"
-    return f"log loss {_figure(figures['log_loss'], 4)}, AUC {_figure(figures['auc'], 3)}"
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "—" if value is None else f"{value:.{digits}f}"
-
-
-def _paragraphs(lines: Iterable[str]) -> str:
-    return _paragraphs_html(_text(line) for line in lines)
-
-
-def _paragraphs_html(lines: Iterable[str]) -> str:
-    return "".join(f"<p>{line}</p>" for line in lines) or "—"
+    return f"log loss {figure(figures['log_loss'], 4)}, AUC {figure(figures['auc'], 3)}"
 
 
 def _moment(iso: str) -> datetime:
@@ -276,9 +254,4 @@ def _moment(iso: str) -> datetime:
 
 
 def _date(iso: str) -> str:
-    moment = _moment(iso)
-    return f"{day(moment)} {moment.year}"
-
-
-def _text(value: object) -> str:
-    return escape(str(value))
+    return date(_moment(iso))

@@ -11,6 +11,7 @@ from evergreen.spec import ModelSpec
 from evergreen.types import Cause, Evaluation, GateDecision, Scores, TrainedModel
 
 WEAK_SLICES = 5
+LEADING_FEATURES = 10
 FEW_ROWS = 100
 """Slices of fewer rows are not ranked."""
 
@@ -42,6 +43,8 @@ def model_card(
         *_figures(evaluation.overall, champion.overall if champion else None),
         "## Where it is weakest",
         *_weakest(evaluation),
+        "## What it leans on",
+        *_leanings(evaluation),
         "## The verdict",
         *_verdict(decision),
         "## Where not to believe it",
@@ -78,6 +81,23 @@ def _weakest(evaluation: Evaluation) -> Iterator[str]:
     head = f"| slice | {loss.replace('_', ' ')} | rows |\n|---|---|---|\n"
     yield head + "\n".join(
         f"| {name} | {value:.4g} | {rows:,} |" for value, name, rows in sorted(judged)[: -WEAK_SLICES - 1 : -1]
+    )
+
+
+def _leanings(evaluation: Evaluation) -> Iterator[str]:
+    found = evaluation.attribution
+    if found is None or not found.features:
+        yield "That was not measured: `[gate].attribution_rows` is 0."
+        return
+    yield (
+        f"How far its {evaluation.overall.loss_name} rises when one feature is shuffled among {found.rows:,} held-out rows of "
+        f"{found.days} days, and that feature's share of all rises. Features that say the same stand in for each other."
+    )
+    head = "| feature | rise | standard error over days | share |\n|---|---|---|---|\n"
+    yield head + "\n".join(
+        f"| {one.feature} | {one.rise:+.4g} | {'—' if one.error is None else f'{one.error:.2g}'} | "
+        f"{found.shares[one.feature]:.0%} |"
+        for one in found.features[:LEADING_FEATURES]
     )
 
 

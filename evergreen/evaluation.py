@@ -58,7 +58,7 @@ def evaluate(
             raise DataError(
                 f"slice column {column!r} has {len(values):,} values for {len(labels):,} rows; give one a row."
             )
-        names = np.array([_name(value) for value in values], dtype=object)
+        names = np.array([value_name(value) for value in values], dtype=object)
         for name in sorted(set(names)):
             parts[f"{column}={name}"] = figures(names == name)
     return Evaluation(
@@ -75,6 +75,23 @@ def evaluate(
         ),
         slices=parts,
     )
+
+
+def sound(task: Task, scores: ArrayLike) -> tuple[Floats, int]:
+    """The scores with every unsound row told as a blind guess, and how many those were.
+
+    Unsound is what is no finite number, or of a classification no probability; a blind guess is the mean of the sound numbers,
+    or the same probability for each class. So a model that broke is judged and refused, and its figures stay finite.
+    """
+    guess = np.array(scores, dtype=np.float64)
+    wrong: NDArray[np.bool_] = ~np.isfinite(guess) if task == "regression" else ~((guess >= 0.0) & (guess <= 1.0))
+    if task == "multiclass" and guess.ndim > 1:
+        wrong = np.asarray(wrong.any(axis=1))
+    if wrong.any():
+        mean = float(guess[~wrong].mean()) if task == "regression" and not wrong.all() else 0.0
+        blind = {"binary": 0.5, "multiclass": 1.0 / guess.shape[-1], "regression": mean}
+        guess[wrong] = blind[task]
+    return guess, int(wrong.sum())
 
 
 def score_rows(labels: ArrayLike, scores: ArrayLike, task: Task = "binary") -> Scores:
@@ -140,5 +157,6 @@ def _by_day(
     )
 
 
-def _name(value: object) -> str:
+def value_name(value: object) -> str:
+    """What a slice or a group is called that has this value."""
     return MISSING if value is None or value != value else str(value)

@@ -7,7 +7,7 @@ estimator (Cochran 1977, "Sampling Techniques", chapter 6) and its bounds are St
 has these keep their level, where a percentile bootstrap of a week's days errs half as often again as it says
 (`bench/gate.py`). No method sees a rare bad day that did not happen in the holdout.
 
-Pure: no clock, no randomness. Called by `gate.py`.
+Pure: no clock, no randomness. Called by `gate/` and `verdict/`.
 """
 
 from collections.abc import Sequence

@@ -1,19 +1,15 @@
 """The release: which version serves what share, and how it may change.
 
-Pure: a state machine over `Release` and a judgement over live figures; no clock, no database. `adapters/releases.py`
-makes each change stick by compare-and-swap, `tasks/release.py` calls both. A version is a challenger while it takes
-part of the traffic and the champion once it takes all of it; the champion it replaced is kept as the previous one.
-To add a guardrail, write a function returning a `Check` and list it in `judge`.
+Pure: a state machine over `Release`; no clock, no database. `adapters/releases.py` makes each change stick by
+compare-and-swap, `tasks/release.py` and `tasks/ab_test.py` call both; what to do next is judged in `rollout.py` and
+`ab_test.py`. A version is a challenger while it takes part of the traffic and the champion once it takes all of it; the
+champion it replaced is kept as the previous one.
 """
 
-import math
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from evergreen.errors import InvalidTransition
-from evergreen.sequential import confidence_sequence
-from evergreen.spec import ReleaseConfig
-from evergreen.types import Check, LiveFigures, Release, ReleaseDecision
+from evergreen.types import AbTest, Release
 
 
 def start(release: Release | None, *, model: str, version: int, share: float, at: datetime) -> Release:
@@ -26,8 +22,9 @@ def start(release: Release | None, *, model: str, version: int, share: float, at
         raise InvalidTransition(f"{model}: version {version} cannot start at a share of {share}; give one in [0, 1]")
     if release is None:
         return Release(model=model, revision=1, champion=version, changed_at=at)
+    _need_no_test(release, f"start version {version}")
     if version in (release.champion, release.challenger):
-        raise InvalidTransition(f"{_now(release)}; version {version} serves already, so it cannot be started again")
+        raise InvalidTransition(f"{told(release)}; version {version} serves already, so it cannot be started again")
     if release.champion is None or share == 1.0:
         return _changed(release, at, champion=version, previous=release.champion)
     return _changed(
@@ -35,12 +32,50 @@ def start(release: Release | None, *, model: str, version: int, share: float, at
     )
 
 
+def start_test(release: Release | None, *, version: int, share: float, test: AbTest, at: datetime) -> Release:
+    """Open a gated version as challenger of an A/B test, at a `share` that stays.
+
+    Raises `InvalidTransition` while there is no champion to test against, or another challenger is open.
+    """
+    if release is None or release.champion is None:
+        raise InvalidTransition(
+            f"there is no champion to test version {version} against; the first version serves at once"
+        )
+    _need_no_test(release, f"test version {version}")
+    if version == release.champion:
+        raise InvalidTransition(f"{told(release)}; a champion cannot be tested against itself")
+    if release.challenger is not None:
+        raise InvalidTransition(
+            f"{told(release)}; version {release.challenger} is being rolled out, and a test needs the traffic to itself. "
+            "Wait until that is over, or roll it back first."
+        )
+    return _changed(
+        release,
+        at,
+        champion=release.champion,
+        previous=release.previous,
+        challenger=version,
+        challenger_share=share,
+        test=test,
+    )
+
+
+def end_test(release: Release, *, promoted: bool, at: datetime) -> Release:
+    """The A/B test is over: the challenger becomes champion, or it goes."""
+    if release.test is None:
+        raise InvalidTransition(f"{told(release)}; no A/B test runs that could end")
+    if promoted:
+        return _changed(release, at, champion=release.challenger, previous=release.champion)
+    return _changed(release, at, champion=release.champion, previous=release.previous)
+
+
 def step(release: Release, *, share: float, at: datetime) -> Release:
     """Give the challenger more of the traffic; all of it is `promote`'s to give."""
-    _need_challenger(release, "step")
+    need_challenger(release, "step")
+    _need_no_test(release, "step")
     if not release.challenger_share < share < 1.0:
         raise InvalidTransition(
-            f"{_now(release)}; a step must rise above {release.challenger_share} and stay below 1, not go to {share}. "
+            f"{told(release)}; a step must rise above {release.challenger_share} and stay below 1, not go to {share}. "
             "Use promote to give it everything."
         )
     return _changed(
@@ -55,161 +90,40 @@ def step(release: Release, *, share: float, at: datetime) -> Release:
 
 def promote(release: Release, *, at: datetime) -> Release:
     """The challenger becomes champion; the champion it replaces is kept as previous."""
-    _need_challenger(release, "promote")
+    need_challenger(release, "promote")
+    _need_no_test(release, "promote")
     return _changed(release, at, champion=release.challenger, previous=release.champion)
 
 
 def roll_back(release: Release, *, at: datetime) -> Release:
-    """Drop the open challenger; where there is none, the previous champion becomes champion again.
+    """Drop the open challenger, and the A/B test it was in; where there is none, the previous champion becomes champion again.
 
     What was taken back is not kept as previous: a second roll back must not bring it in again.
     """
     if release.challenger is not None:
         return _changed(release, at, champion=release.champion, previous=release.previous)
     if release.previous is None:
-        raise InvalidTransition(f"{_now(release)}; there is no challenger and no previous champion to roll back to")
+        raise InvalidTransition(f"{told(release)}; there is no challenger and no previous champion to roll back to")
     return _changed(release, at, champion=release.previous, previous=None)
 
 
-def judge(
-    release: Release,
-    champion: LiveFigures | None,
-    challenger: LiveFigures,
-    config: ReleaseConfig,
-    now: datetime,
-    days: Sequence[float] = (),
-) -> ReleaseDecision:
-    """What to do with the challenger, from what it did since the release last changed.
-
-    `days` are the mean differences in loss, challenger minus champion, of the days since it was started, oldest first.
-    A broken guardrail rolls back at once, dwell or not, as soon as there are enough rows to believe it; a proved rise in loss
-    needs no more proof. Then the dwell decides between holding and the next of `config.steps`. Labelled figures count once
-    enough outcomes are in.
-    """
-    _need_challenger(release, "judge")
-    rows, dwell = _rows(challenger, config), _dwell(release, config, now)
-    guardrails = (
-        _errors(challenger, config),
-        _latency(challenger, config),
-        _live_loss(champion, challenger, config),
-    )
-    proof = _not_proved_worse(challenger, days, config)
-    checks = (rows, *guardrails, proof, dwell)
-    broken = tuple(check.reason for check in (*guardrails, proof) if not check.passed)
-    waiting = tuple(check.reason for check in (rows, dwell) if not check.passed)
-    if broken and (rows.passed or not proof.passed):
-        return ReleaseDecision(revision=release.revision, action="roll_back", checks=checks, reasons=broken)
-    if waiting:
-        return ReleaseDecision(revision=release.revision, action="hold", checks=checks, reasons=waiting)
-    share = next_share(release, config)
-    reasons = (f"{len(checks)} checks hold; next share {share:.0%}", *(check.reason for check in checks))
-    return ReleaseDecision(
-        revision=release.revision, action="promote" if share == 1.0 else "advance", checks=checks, reasons=reasons
-    )
+def noted(release: Release) -> Release:
+    """The same again as the next revision: for what belongs into the journal and changes nothing."""
+    return release.model_copy(update={"revision": release.revision + 1})
 
 
-def next_share(release: Release, config: ReleaseConfig) -> float:
-    """The first of `config.steps` above the challenger's share; the last is always 1."""
-    return next((share for share in config.steps if share > release.challenger_share), 1.0)
-
-
-def _rows(challenger: LiveFigures, config: ReleaseConfig) -> Check:
-    passed = challenger.rows >= config.min_rows
-    return Check(
-        name="enough_answers",
-        passed=passed,
-        figure=challenger.rows,
-        rule=f"[release].min_rows = {config.min_rows:,}",
-        reason=f"version {challenger.version} gave {challenger.rows:,} answers at this step, "
-        f"{'at least' if passed else 'fewer than'} {config.min_rows:,}",
-    )
-
-
-def _dwell(release: Release, config: ReleaseConfig, now: datetime) -> Check:
-    hours = (now - release.changed_at) / timedelta(hours=1)
-    passed = hours >= config.dwell_hours
-    return Check(
-        name="dwell",
-        passed=passed,
-        figure=hours,
-        rule=f"[release].dwell_hours = {config.dwell_hours:g}",
-        reason=f"{hours:.1f} h at a share of {release.challenger_share:.0%}, "
-        f"{'at least' if passed else 'less than'} {config.dwell_hours:g} h",
-    )
-
-
-def _errors(challenger: LiveFigures, config: ReleaseConfig) -> Check:
-    share = challenger.failed / max(challenger.rows, 1)
-    passed = share <= config.max_error_share
-    return Check(
-        name="errors",
-        passed=passed,
-        figure=share,
-        rule=f"[release].max_error_share = {config.max_error_share:g}",
-        reason=f"version {challenger.version} failed on {challenger.failed:,} of {challenger.rows:,} rows, "
-        f"{'within' if passed else 'above'} a share of {config.max_error_share:g}",
-    )
-
-
-def _not_proved_worse(challenger: LiveFigures, days: Sequence[float], config: ReleaseConfig) -> Check:
-    """May be asked every day: at all looks together a challenger that is no worse is refused with at most 1 - confidence."""
-    found = confidence_sequence(days, config.confidence)
-    bounds = (
-        f"between {found.low:+.4f} and {found.high:+.4f} at every look with {config.confidence:.0%} confidence"
-        if math.isfinite(found.low)
-        else "too few to bound it"
-    )
-    return Check(
-        name="not_proved_worse",
-        passed=found.low <= config.max_proved_loss,
-        figure=found.mean,
-        rule=f"[release].max_proved_loss = {config.max_proved_loss:g} with confidence = {config.confidence:g}",
-        reason=f"version {challenger.version}: loss changes by {found.mean:+.4f} a row over {found.days} days of the same "
-        f"rows, {bounds}; a rise above {config.max_proved_loss:.4f} must not be proved",
-    )
-
-
-def _latency(challenger: LiveFigures, config: ReleaseConfig) -> Check:
-    passed = challenger.p99_latency_ms <= config.max_latency_ms
-    return Check(
-        name="latency",
-        passed=passed,
-        figure=challenger.p99_latency_ms,
-        rule=f"[release].max_latency_ms = {config.max_latency_ms:g}",
-        reason=f"version {challenger.version}: p99 latency {challenger.p99_latency_ms:.1f} ms, "
-        f"{'within' if passed else 'above'} {config.max_latency_ms:g} ms",
-    )
-
-
-def _live_loss(champion: LiveFigures | None, challenger: LiveFigures, config: ReleaseConfig) -> Check:
-    rule = f"[release].max_live_loss = {config.max_live_loss:g} with min_live_labels = {config.min_live_labels:,}"
-    labelled = min(challenger.labelled, champion.labelled if champion else 0)
-    if champion is None or champion.scores is None or challenger.scores is None or labelled < config.min_live_labels:
-        return Check(
-            name="live_loss",
-            passed=True,
-            figure=labelled,
-            rule=rule,
-            reason=f"live loss is not judged yet: {labelled:,} outcomes on the side that has fewer, "
-            f"{config.min_live_labels:,} asked for",
-        )
-    mine, theirs = challenger.scores, champion.scores
-    rise, allowed = mine.loss - theirs.loss, theirs.allowance(config.max_live_loss)
-    passed = rise <= allowed
-    return Check(
-        name="live_loss",
-        passed=passed,
-        figure=rise,
-        rule=rule,
-        reason=f"version {challenger.version}: live {mine.loss_name} {mine.told(mine.loss)} on {challenger.labelled:,} rows, "
-        f"champion {theirs.told(theirs.loss)} on {champion.labelled:,}, {'within' if passed else 'above'} the rise of "
-        f"{theirs.told(allowed)} allowed",
-    )
-
-
-def _need_challenger(release: Release, action: str) -> None:
+def need_challenger(release: Release, action: str) -> None:
+    """Raises `InvalidTransition` where there is none."""
     if release.challenger is None:
-        raise InvalidTransition(f"{_now(release)}; there is no challenger to {action}. Start one first.")
+        raise InvalidTransition(f"{told(release)}; there is no challenger to {action}. Start one first.")
+
+
+def _need_no_test(release: Release, action: str) -> None:
+    if release.test is not None:
+        raise InvalidTransition(
+            f"{told(release)}; an A/B test runs since {release.test.started_at:%Y-%m-%d %H:%M} and has the traffic to itself, "
+            f"so one cannot {action}. Wait for its verdict (`ab_test`), or end it without one by a roll back."
+        )
 
 
 def _changed(
@@ -220,6 +134,7 @@ def _changed(
     previous: int | None,
     challenger: int | None = None,
     challenger_share: float = 0.0,
+    test: AbTest | None = None,
 ) -> Release:
     return Release(
         model=release.model,
@@ -229,10 +144,12 @@ def _changed(
         challenger_share=challenger_share,
         previous=previous,
         changed_at=at,
+        test=test,
     )
 
 
-def _now(release: Release) -> str:
+def told(release: Release) -> str:
+    """Where the release is, in words."""
     return (
         f"{release.model} at revision {release.revision} has champion {release.champion}, challenger "
         f"{release.challenger} at {release.challenger_share:.0%}, previous {release.previous}"

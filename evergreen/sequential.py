@@ -7,7 +7,7 @@ Bayesian Two-Sample t-test"). By Ville's inequality it ever exceeds 1 / (1 - con
 chance, so the m it has not refuted by then hold the truth at every look. How often that errs on days as the flights' are, and
 after how many days it sees what, is measured by `bench/release.py`.
 
-Pure. Called by `release.py`, over what `monitoring/shadow.py` pairs.
+Pure. Called by `rollout.py`, over what `monitoring/shadow.py` pairs, and by `ab_test.py`.
 """
 
 import math
@@ -33,14 +33,16 @@ def confidence_sequence(differences: Sequence[float], confidence: float) -> Inte
     """The interval after these days (each one's mean difference a row, oldest first); without bounds below three days."""
     days = len(differences)
     mean = sum(differences) / days if days else 0.0
-    reach = _reach(days, confidence)
-    if not math.isfinite(reach):
+    reach_days = reach(days, confidence)
+    if not math.isfinite(reach_days):
         return Interval(mean, -math.inf, math.inf, days)
     spread = math.sqrt(sum((one - mean) ** 2 for one in differences) / (days - 1))
-    return Interval(mean, mean - reach * spread / math.sqrt(days), mean + reach * spread / math.sqrt(days), days)
+    return Interval(
+        mean, mean - reach_days * spread / math.sqrt(days), mean + reach_days * spread / math.sqrt(days), days
+    )
 
 
-def _reach(days: int, confidence: float) -> float:
+def reach(days: int, confidence: float) -> float:
     """Standard errors from the mean to where the Bayes factor is 1 / (1 - confidence); infinite where it cannot be."""
     if days < 2:
         return math.inf

@@ -47,8 +47,6 @@ class Settings(BaseSettings):
     """Private key (Ed25519, PEM) that seals judged versions; default under `home`, made on first use. Serving needs none."""
     trusted_keys: Path | None = None
     """Folder of the public keys (`*.pem`) whose seals are believed; default under `home`."""
-    admin_key_digest: str = Field(default="", pattern="^([0-9a-f]{64})?$")
-    """SHA-256, in hexadecimal, of the key that may roll back over HTTP; without one nobody may."""
     trainer: Literal["local", "ray"] = "local"
     """Where ranks run: processes of this machine, or actors of a Ray cluster."""
     ray_address: str = "auto"

@@ -20,9 +20,11 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.admissions import Admissions, DriftChecks
+from evergreen.adapters.estimates import WindowEstimates
 from evergreen.adapters.prediction_log import PredictionLog
 from evergreen.adapters.releases import ReleaseStore
 from evergreen.adapters.tables import migrate, open_engine
+from evergreen.adapters.watch_history import WatchHistory
 from evergreen.errors import SpecError
 from evergreen.settings import ROOT, Settings
 from evergreen.spec import ModelSpec, load_spec
@@ -50,6 +52,8 @@ class Records:
     releases: ReleaseStore
     admissions: Admissions
     checks: DriftChecks
+    estimates: WindowEstimates
+    watched: WatchHistory
 
 
 class Wiring:
@@ -85,7 +89,14 @@ class Wiring:
     def records(self) -> Iterator[Records]:
         """One transaction over Evergreen's tables: committed at the end, rolled back on an error."""
         with Session(self.engine) as session, session.begin():
-            yield Records(PredictionLog(session), ReleaseStore(session), Admissions(session), DriftChecks(session))
+            yield Records(
+                predictions=PredictionLog(session),
+                releases=ReleaseStore(session),
+                admissions=Admissions(session),
+                checks=DriftChecks(session),
+                estimates=WindowEstimates(session),
+                watched=WatchHistory(session),
+            )
 
     @cached_property
     def features(self) -> "Features":

@@ -18,11 +18,13 @@ from tasks.evidence import show_evidence
 from tasks.features import refresh_features
 from tasks.gate import evaluate_candidate, evaluate_champion, judge, measure
 from tasks.moment import moment
+from tasks.parity import check_parity
 from tasks.plots import draw
 from tasks.registry import register
-from tasks.release import mirror_aliases, start_canary
+from tasks.release import kept_out, mirror_aliases, start_canary
 from tasks.remedy import baselines_by, candidate_by, spec_by
 from tasks.training import build_training_set
+from tasks.verdict import show_verdict
 
 
 @flow(flow_run_name="retrain-{model}")
@@ -60,11 +62,14 @@ def retrain(
 
         evaluation = evaluate_candidate(spec, candidate, training_set)
         champion = evaluate_champion(spec, training_set)  # scored again now, on the same rows
-        decision = judge(evaluation, champion, baselines, measure(candidate, training_set), spec.gate)
+        footprint = measure(candidate, training_set)
+        parity = check_parity(spec, request.as_of)
+        decision = judge(evaluation, champion, baselines, footprint, parity, spec.gate)
 
-        # Refusals are recorded too.
+        # Refusals are recorded too, and have a page.
         version = register(spec, candidate, evaluation, champion, baselines, decision, cause)
         draw(spec, candidate, evaluation, champion, version)
+        show_verdict(spec, version, cause, candidate, decision, evaluation, champion, baselines, footprint, parity)
         release = None
         answer = approval(spec, version) if decision.passed else None
         if answer is not None and answer.approve:
@@ -74,4 +79,5 @@ def retrain(
         show_evidence(spec, request, training_set, version, decision, release)
         closed = finish(request, version.version, f"version {version.version} {outcome}", candidate.cost)
     reasons = decision.reasons if answer is None or answer.approve else (f"not approved: {answer.reason}",)
+    reasons += kept_out(release, version.version)
     return Outcome(model=model, verdict=outcome, reasons=reasons, request=closed, version=version, release=release)

@@ -24,7 +24,8 @@ def roll_out(
     Args:
         model: Name of a file in `models/`.
         action: `advance` judges the challenger and takes the next step if it may; `promote` gives it everything now;
-            `rollback` drops the challenger, or puts the previous champion back where there is none.
+            `rollback` drops the challenger, or puts the previous champion back where there is none. While an A/B test runs
+            `advance` does nothing, `promote` is refused, and `rollback` ends the test.
         as_of: Logical time of the change; empty means now.
         reason: Goes into the journal with `promote` and `rollback`.
     """

@@ -10,8 +10,10 @@ from prefect import flow
 
 from evergreen.types import RetrainDecision
 from evergreen.wiring import wiring
+from tasks.estimate import estimate_newest
 from tasks.features import refresh_features
 from tasks.moment import moment
+from tasks.monitoring import show_monitoring
 from tasks.watch import (
     announce,
     compare_inputs,
@@ -35,8 +37,10 @@ def watch(model: str = "flight_delay", as_of: datetime | None = None) -> Retrain
     at = moment(as_of)
     refresh_features(spec, at)
     record_outcomes(spec, at)
+    estimate_newest(spec, at)
     served = served_rows(spec, at)
     if served is None:
+        show_monitoring(spec, at)
         return None
     faults = look_for_faults(spec, served)
     drift = compare_inputs(spec, served)
@@ -44,4 +48,5 @@ def watch(model: str = "flight_delay", as_of: datetime | None = None) -> Retrain
     decision = decide_retrain(spec, served, performance, drift, faults)
     if decision.retrain:
         announce(spec, decision)
+    show_monitoring(spec, at)
     return decision

@@ -34,6 +34,7 @@ from serving.keys import ApiKeys, require_keys_beyond_loopback
 from serving.limits import LimitBodies
 from serving.loaded import NotLoadedError
 from serving.metrics import CountRequests, Metrics
+from serving.monitoring import router as monitoring_router
 from serving.rollback import put_right
 from serving.rollback import router as rollback_router
 from serving.routes import router
@@ -97,9 +98,10 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={EvergreenError: refuse, RequestValidationError: malformed},
     )
-    app.state.keys = ApiKeys(settings.keys_file) if settings.require_api_keys else None
+    app.state.keys, app.state.keys_required = ApiKeys(settings.keys_file), settings.require_api_keys
     app.include_router(router)
     app.include_router(rollback_router)
+    app.include_router(monitoring_router)
     app.add_middleware(LimitBodies, most_bytes=settings.max_body_bytes)
     app.add_middleware(CountRequests, metrics=metrics, is_known=lambda name: app.state.runtime.models.is_known(name))
     return app

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
 from evergreen.errors import DataError, UnknownEntity
-from evergreen.spec import ModelSpec
+from evergreen.spec import ModelSpec, ServeConfig
+from serving.caches import FeatureCache
 from serving.loaded import Kind
 from serving.metrics import Metrics
 
@@ -52,12 +53,18 @@ class OnlineRead(Protocol):
     def unknown(self) -> list[bool]:
         """Rows with an entity no view has ever seen."""
 
+    @property
+    def oldest_seconds(self) -> Mapping[str, float]:
+        """View → age of the oldest of its values that is used."""
+
 
 class OnlineSource(Protocol):
     """The part of `Features` that a lookup needs."""
 
-    def online(self, service: str, rows: Mapping[str, Sequence[Any]], as_of: datetime) -> OnlineRead:
-        """One bulk read for all rows."""
+    def online(
+        self, service: str, rows: Mapping[str, Sequence[Any]], as_of: datetime, cache: FeatureCache | None = None
+    ) -> OnlineRead:
+        """One bulk read for all rows, of what is not in the cache."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class FeatureLookup:
     def __init__(self, source: OnlineSource, metrics: Metrics) -> None:
         self._source = source
         self._metrics = metrics
+        self._caches: dict[str, tuple[ServeConfig, FeatureCache | None]] = {}
 
     def look_up(
         self, spec: ModelSpec, example_ids: Sequence[str], rows: Mapping[str, Sequence[Any]], as_of: datetime
@@ -93,10 +101,25 @@ class FeatureLookup:
 
         `rows` holds the entity keys and request columns, one value a row.
         """
-        read = self._source.online(spec.data.feature_service, rows, as_of)
+        read = self._source.online(spec.data.feature_service, rows, as_of, self._cache(spec))
         self._count(spec, read)
         moments = [as_of.astimezone(UTC)] * len(example_ids)
         return Examples(example_ids, moments, {**rows, **read.columns}, read.stale, read.unknown, tuple(rows))
+
+    def _cache(self, spec: ModelSpec) -> FeatureCache | None:
+        """The model's; another one, empty, where its file says something else now."""
+        rules = spec.serve
+        kept = self._caches.get(spec.name)
+        if kept is None or kept[0] != rules:
+            on = rules.feature_cache_entries and rules.feature_cache_seconds
+            kept = (
+                rules,
+                FeatureCache(rules.feature_cache_entries, rules.feature_cache_seconds, self._metrics, spec.name)
+                if on
+                else None,
+            )
+            self._caches[spec.name] = kept
+        return kept[1]
 
     def _count(self, spec: ModelSpec, read: OnlineRead) -> None:
         unknown = sum(read.unknown)
@@ -105,6 +128,8 @@ class FeatureLookup:
         for views in read.stale:
             for view in views:
                 self._metrics.stale_features.labels(spec.name, view).inc()
+        for view, seconds in read.oldest_seconds.items():
+            self._metrics.feature_age_seconds.labels(spec.name, view).observe(seconds)
 
 
 def given(example_ids: Sequence[str], rows: Mapping[str, Sequence[Any]], as_of: datetime) -> Examples:

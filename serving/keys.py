@@ -1,6 +1,7 @@
-"""API keys: who may ask for predictions, report outcomes, see how serving is configured.
+"""API keys: who may ask for predictions, report outcomes, see how serving does, and take a release back.
 
-    python -m serving.keys make dashboards --scope admin
+    python -m serving.keys make dashboards --scope watch
+    python -m serving.keys make me --scope admin
     python -m serving.keys list
     python -m serving.keys revoke dashboards
 
@@ -28,7 +29,8 @@ from evergreen.errors import ConfigurationError, EvergreenError
 from evergreen.settings import Settings
 from evergreen.types import Fact, Utc
 
-Scope = Literal["predict", "outcomes", "admin"]
+Scope = Literal["predict", "outcomes", "watch", "admin"]
+"""What a key is for: each by itself, but that an admin may watch too."""
 PREFIX = "evergreen_"
 LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 
@@ -111,22 +113,34 @@ def require_keys_beyond_loopback(settings: Settings) -> None:
         )
 
 
-bearer = HTTPBearer(auto_error=False, description="Only where `EVERGREEN_REQUIRE_API_KEYS` is set")
+bearer = HTTPBearer(
+    auto_error=False, description="Only where `EVERGREEN_REQUIRE_API_KEYS` is set; to change a release always"
+)
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
 
 
-def require(scope: Scope) -> Callable[[Request, HTTPAuthorizationCredentials | None], Awaitable[None]]:
-    """A dependency: 401 without a known key and 403 without the scope, where keys are required."""
+def require(
+    *scopes: Scope, always: bool = False
+) -> Callable[[Request, HTTPAuthorizationCredentials | None], Awaitable[ApiKey | None]]:
+    """A dependency: 401 without a known key and 403 without one of the scopes, where keys are required or `always`.
 
-    async def check(request: Request, given: Credentials) -> None:
-        keys: ApiKeys | None = request.app.state.keys
-        if keys is None:
-            return
+    Gives the key that was sent; None where none is asked for.
+    """
+
+    async def check(request: Request, given: Credentials) -> ApiKey | None:
+        if not always and not request.app.state.keys_required:
+            return None
+        keys: ApiKeys = request.app.state.keys
         holder = keys.holder(given.credentials) if given is not None else None
         if holder is None:
-            raise HTTPException(401, "send a known API key: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
-        if scope not in holder.scopes:
-            raise HTTPException(403, f"the key {holder.name!r} is not for {scope!r}, only for {list(holder.scopes)}")
+            hint = f" (`python -m serving.keys make NAME --scope {scopes[-1]}` makes one)" if always else ""
+            refusal = f"send a known API key: Authorization: Bearer KEY{hint}"
+            raise HTTPException(401, refusal, {"WWW-Authenticate": "Bearer"})
+        if not set(scopes) & set(holder.scopes):
+            raise HTTPException(
+                403, f"the key {holder.name!r} is not for {scopes[0]!r}, only for {list(holder.scopes)}"
+            )
+        return holder
 
     return check
 

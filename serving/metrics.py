@@ -19,6 +19,9 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10
 FOLDER = "EVERGREEN_METRICS_FOLDER"
 """Names the folder that workers count in; Feast sets prometheus_client's own variable in every process it is imported in."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+AGES = (60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 43_200.0, 86_400.0, 172_800.0, 604_800.0, 2_419_200.0)
+"""Seconds, from a minute to four weeks: what lies between two materializations, and what a TTL allows."""
+CACHES = ("predictions", "features")
 
 
 class Metrics:
@@ -54,6 +57,20 @@ class Metrics:
         self.stale_features = counter(
             "stale_features", "Rows answered without a view: missing or stale", "model", "view"
         )
+        self.feature_age_seconds = Histogram(
+            "evergreen_feature_age_seconds",
+            "Age of the oldest value of a view that a read used, at the moment it was asked about",
+            ("model", "view"),
+            buckets=AGES,
+            registry=self.registry,
+        )
+        self.cache_lookups = counter(
+            "cache_lookups", "Looks into a cache, by what came of them", "cache", "model", "result"
+        )
+        self.cache_entries = gauge("cache_entries", "Entries in a cache, of all processes together", "cache", "model")
+        self.cache_evictions = counter(
+            "cache_evictions", "Entries that went because their cache was full", "cache", "model"
+        )
         self.queue_rows = gauge("queue_rows", "Rows waiting to be answered or being answered", "model")
         self.batch_rows = Histogram(
             "evergreen_batch_rows", "Rows answered together", ("model",), buckets=BATCHES, registry=self.registry
@@ -82,6 +99,18 @@ class Metrics:
         )
         for outcome in ("written", "repeated", "lost"):
             self.log_rows.labels(outcome)  # a rate over a counter that appears with its first loss misses that loss
+
+    def introduce(self, model: str) -> None:
+        """Show a model's counters from the start, at 0: a rate over one that appears with its first event misses that event."""
+        for why in ("full", "late"):
+            self.shed.labels(model, why)
+        for cache in CACHES:
+            self.cache_entries.labels(cache, model)
+            self.cache_evictions.labels(cache, model)
+            for result in ("hit", "miss"):
+                self.cache_lookups.labels(cache, model, result)
+        for one in (self.queue_rows, self.load_failures, self.batch_rows):
+            one.labels(model)
 
     def page(self) -> bytes:
         """Everything, in Prometheus' text format; of all workers where there are several."""

@@ -1,19 +1,18 @@
 """The way back without Prefect: one HTTP call, and what serving puts right when it starts.
 
 The call changes the release, which every serving process follows within its poll interval; MLflow's aliases follow when
-MLflow answers. Who may: whoever holds the key whose digest is `EVERGREEN_ADMIN_KEY_DIGEST`.
+MLflow answers. Who may: whoever sends an API key for `admin` (`keys.py`), on this machine too, where nothing else takes one.
 """
 
-import hashlib
-import hmac
 import logging
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Path, Request
+from fastapi import APIRouter, Depends, Header, Path, Request
 
 from evergreen.adapters.reconciler import reconcile, show
 from evergreen.types import Release
 from evergreen.wiring import Wiring
+from serving.keys import ApiKey, require
 from serving.schemas import Refusal
 
 logger = logging.getLogger(__name__)
@@ -28,26 +27,15 @@ def wiring_of(request: Request) -> Wiring:
 
 
 Clients = Annotated[Wiring, Depends(wiring_of)]
-
-
-def require_admin(wiring: Clients, authorization: Annotated[str, Header()] = "") -> None:
-    """`Authorization: Bearer KEY`; 401 without the right key, 403 where none was set."""
-    wanted = wiring.settings.admin_key_digest
-    if not wanted:
-        raise HTTPException(403, "nobody may roll back over HTTP here: EVERGREEN_ADMIN_KEY_DIGEST is not set")
-    scheme, _, key = authorization.partition(" ")
-    given = hashlib.sha256(key.encode()).hexdigest()
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given, wanted):
-        raise HTTPException(401, "the header Authorization must be: Bearer, and the admin key")
+Admin = Annotated[ApiKey, Depends(require("admin", always=True))]
 
 
 @router.post(
     "/models/{model_name}/rollback",
     tags=["operations"],
-    dependencies=[Depends(require_admin)],
     responses={
-        401: {"model": Refusal, "description": "Without the admin key"},
-        403: {"model": Refusal, "description": "No admin key is set"},
+        401: {"model": Refusal, "description": "Without a known key"},
+        403: {"model": Refusal, "description": "The key is not for `admin`"},
         404: {"model": Refusal, "description": "The model has no release"},
         409: {"model": Refusal, "description": "There is nothing to go back to, or somebody else was first"},
     },
@@ -55,6 +43,7 @@ def require_admin(wiring: Clients, authorization: Annotated[str, Header()] = "")
 def rollback(
     model_name: Annotated[str, Path(pattern="^[ -~]+$", max_length=64)],
     wiring: Clients,
+    admin: Admin,
     reason: Annotated[str, Header(alias="X-Reason", max_length=500)] = "asked for over HTTP",
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Release:
@@ -63,7 +52,7 @@ def rollback(
         release = records.releases.take_back(
             model_name,
             at=wiring.settings.clock(),
-            actor="http/admin",
+            actor=f"http/{admin.name}",
             reason=reason,
             request=f"http/{idempotency_key}" if idempotency_key else None,
         )

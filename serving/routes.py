@@ -55,6 +55,10 @@ KEYS: dict[int | str, dict[str, Any]] = {
     403: {"model": Refusal, "description": "The key is for something else"},
 }
 BODIES: dict[int | str, dict[str, Any]] = {
+    400: {
+        "model": Refusal,
+        "description": "The body is not text in UTF-8, or the client went away in the middle of it",
+    },
     408: {"model": Refusal, "description": "The body came too slowly"},
     413: {"model": Refusal, "description": "The body is too long"},
 }
@@ -145,7 +149,7 @@ def ready(serving: Serving, response: Response) -> Readiness:
     return Readiness(ready=not reasons, reasons=tuple(reasons), warnings=tuple(warnings))
 
 
-@router.get("/models", tags=["operations"], responses=KEYS, dependencies=[Depends(require("admin"))])
+@router.get("/models", tags=["operations"], responses=KEYS, dependencies=[Depends(require("watch", "admin"))])
 def models(serving: Serving) -> list[ServedModel]:
     """What is released, what serves here, and why not where they differ."""
     shown = []
@@ -166,7 +170,11 @@ def models(serving: Serving) -> list[ServedModel]:
 
 
 @router.get(
-    "/metrics", tags=["operations"], response_class=Response, responses=KEYS, dependencies=[Depends(require("admin"))]
+    "/metrics",
+    tags=["operations"],
+    response_class=Response,
+    responses=KEYS,
+    dependencies=[Depends(require("watch", "admin"))],
 )
 def metrics(serving: Serving) -> Response:
     """Everything that is counted, for Prometheus."""

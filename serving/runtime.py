@@ -121,6 +121,7 @@ class Runtime:
     def _load(self, release: Release, current: LoadedModel | None) -> LoadedModel:
         """Bring a release's versions into memory, warm; keep those that are already there."""
         spec = self._wiring.spec(release.model)
+        self.metrics.introduce(release.model)
         inputs = self._wiring.features.inputs(spec.data.feature_service, spec.data.entity_features)
         kept = dict(current.versions) if current is not None else {}
         versions: dict[int, Scoring] = {}

@@ -5,6 +5,7 @@ is what was scored, cell by cell. Not here: HTTP (`routes.py`), loading (`loaded
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +19,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
+from evergreen.spec import ModelSpec
 from evergreen.training.preprocessing import category_key
 from evergreen.types import Cell, Prediction
+from serving.caches import PredictionCache, Said
 from serving.features import Examples, FeatureLookup, given, joined, refusal
-from serving.loaded import LoadedModel, Scoring
+from serving.loaded import LoadedModel
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
-from serving.routing import Role, roles
+from serving.routing import Role, keys, roles
 
 ROLES: tuple[Role, Role] = ("challenger", "champion")
 """In this order: where a challenger fails, the champion answers."""
 logger = logging.getLogger(__name__)
-Said = tuple[float, dict[str, float] | None]
-"""The score of an answer, and its probabilities by class if it has classes."""
 PREDICTIONS = uuid5(NAMESPACE_URL, "evergreen/predictions")
 
 
@@ -65,6 +66,7 @@ class Scorer:
         self._lookup = lookup
         self._log = log
         self._metrics = metrics
+        self._caches: dict[str, PredictionCache] = {}
 
     def answer(self, questions: Sequence[Question]) -> list[list[Prediction] | Exception]:
         """Look features up online, score and log; never waits for the log. For each question one answer a row, in order.
@@ -128,7 +130,8 @@ class Scorer:
         self, loaded: LoadedModel, examples: Examples, started: float, *, share_latency: bool
     ) -> list[Prediction]:
         looked_up_seconds = time.perf_counter() - started
-        routed = np.array(roles(loaded.release, examples.example_ids), dtype=object)
+        named = keys(loaded.release, examples.example_ids, examples.columns)
+        routed = np.array(roles(loaded.release, named), dtype=object)
         answers: dict[int, Prediction] = {}
         for role in ROLES:
             where = np.flatnonzero(routed == role)
@@ -137,7 +140,7 @@ class Scorer:
             begun = time.perf_counter()
             version = _version_of(loaded, role)
             try:
-                cells, said_of_it = _score_rows(loaded.versions[version], examples, where)
+                cells, said_of_it = _score_rows(loaded, version, examples, where, self._cache(loaded.spec))
             except Exception:
                 if role == "champion" or not loaded.spec.release.shadow:
                     raise
@@ -153,12 +156,20 @@ class Scorer:
             shadow_ms = None if beside is None else 1000 * (looked_up_seconds + beside.seconds) / rows_a_latency
             for place, (row, features, said) in enumerate(zip(where.tolist(), cells, said_of_it, strict=True)):
                 answer = _prediction(loaded, examples, row, version, role, said, features, latency_ms)
+                if loaded.release.test is not None:
+                    answer = answer.model_copy(update={"routed_by": named[row]})
                 if beside is not None:
-                    score = None if beside.scores is None else beside.scores[place]
-                    shadow = {"version": beside.version, "score": score, "latency_ms": shadow_ms}
-                    answer = answer.model_copy(update={f"shadow_{name}": value for name, value in shadow.items()})
+                    answer = answer.model_copy(update=beside.fields(place, shadow_ms))
                 answers[row] = answer
         return [answers[row] for row in range(len(examples))]
+
+    def _cache(self, spec: ModelSpec) -> PredictionCache | None:
+        """What was said lately by the model's versions; None where its file keeps nothing."""
+        if not (entries := spec.serve.prediction_cache_entries):
+            return None
+        if (kept := self._caches.get(spec.name)) is None or kept.entries != entries:
+            kept = self._caches[spec.name] = PredictionCache(entries, self._metrics, spec.name)
+        return kept
 
     def _score_beside(
         self, loaded: LoadedModel, role: Role, examples: Examples, where: NDArray[np.intp]
@@ -169,12 +180,12 @@ class Scorer:
             return None
         version, begun = _version_of(loaded, other), time.perf_counter()
         try:
-            scores = [score for score, _ in _score_rows(loaded.versions[version], examples, where)[1]]
+            said = _score_rows(loaded, version, examples, where, self._cache(loaded.spec))[1]
         except Exception as error:
             self._metrics.shadow_failures.labels(loaded.spec.name, version).inc(where.size)
             logger.warning("%s version %d failed beside the answer: %s", loaded.spec.name, version, error)
             return Beside(version, None, time.perf_counter() - begun)
-        return Beside(version, scores, time.perf_counter() - begun)
+        return Beside(version, said, time.perf_counter() - begun)
 
 
 @dataclass(frozen=True)
@@ -182,9 +193,19 @@ class Beside:
     """What the other version said of some rows."""
 
     version: int
-    scores: list[float] | None
+    said: list[Said] | None
     """None: it failed."""
     seconds: float
+
+    def fields(self, place: int, latency_ms: float | None) -> dict[str, Any]:
+        """What an answer keeps of it."""
+        score, probabilities = (None, None) if self.said is None else self.said[place]
+        return {
+            "shadow_version": self.version,
+            "shadow_score": score,
+            "shadow_probabilities": probabilities,
+            "shadow_latency_ms": latency_ms,
+        }
 
 
 def prediction_id(model: str, example_id: str, as_of: datetime, version: int) -> str:
@@ -199,15 +220,25 @@ def _version_of(loaded: LoadedModel, role: Role) -> int:
 
 
 def _score_rows(
-    version: Scoring, examples: Examples, where: NDArray[np.intp]
+    loaded: LoadedModel, number: int, examples: Examples, where: NDArray[np.intp], cache: PredictionCache | None
 ) -> tuple[list[dict[str, Cell]], list[Said]]:
+    version = loaded.versions[number]
     missing = [name for name in version.inputs if name not in examples.columns]
     if missing:
         raise DataError(f"the model's inputs {missing} are not among the columns {sorted(examples.columns)}")
-    columns = {name: _typed(examples.columns[name], kind)[where] for name, kind in version.inputs.items()}
-    said = _said(version.score(columns).tolist(), version.classes)
+    some_rows = None if len(where) == len(examples) else where.tolist()
+    columns: dict[str, list[Any] | NDArray[Any]] = {}
+    for name, kind in version.inputs.items():
+        given = examples.columns[name] if some_rows is None else _picked(examples.columns[name], some_rows)
+        columns[name] = _typed(given, kind) if isinstance(given, np.ndarray) else _listed(given, kind)
     names = list(columns)
-    rows = zip(*(_cells(column) for column in columns.values()), strict=True)
+    rows = list(zip(*(_cells(column) for column in columns.values()), strict=True))
+
+    def score(some: Sequence[int] | None = None) -> list[Said]:
+        picked = columns if some is None else {name: _picked(column, some) for name, column in columns.items()}
+        return _said(version.score(picked).tolist(), version.classes)
+
+    said = score() if cache is None else cache.said(number, rows, score)
     return [dict(zip(names, row, strict=True)) for row in rows], said
 
 
@@ -217,7 +248,18 @@ def _said(scores: list[Any], classes: Sequence[str]) -> list[Said]:
     return [(max(row), dict(zip(classes, row, strict=True))) for row in scores]
 
 
-def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
+def _picked(column: Sequence[Any] | NDArray[Any], rows: Sequence[int]) -> list[Any] | NDArray[Any]:
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
+
+
+def _listed(values: Sequence[Any], kind: Literal["numeric", "categorical"]) -> list[Cell]:
+    """A request's cells: None where missing or infinite. Arrays would cost some microseconds a column, for one row too."""
+    if kind == "categorical":
+        return [value if type(value) is str else category_key(value) for value in values]
+    return [None if value is None or not math.isfinite(value) else float(value) for value in values]
+
+
+def _typed(values: NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
     """Numbers as float64 with NaN where missing or infinite; categories as objects with None where missing."""
     if kind == "numeric":
         numbers = np.asarray(values, dtype=np.float64)  # None becomes NaN
@@ -227,7 +269,9 @@ def _typed(values: Sequence[Any] | NDArray[Any], kind: Literal["numeric", "categ
     return categories
 
 
-def _cells(column: NDArray[Any]) -> list[Cell]:
+def _cells(column: list[Cell] | NDArray[Any]) -> list[Cell]:
+    if isinstance(column, list):
+        return column
     values = column.tolist()
     return values if column.dtype == object else [None if value != value else value for value in values]
 

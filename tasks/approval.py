@@ -28,7 +28,7 @@ def approval(spec: ModelSpec, version: ModelVersion) -> Approval:
         return Approval(approve=True, reason="no person is asked")
     form = Approval.with_initial_data(
         description=f"**{spec.name} version {version.version}** passed its gate. May it take traffic? "
-        f"Its card and its checks are among this run's artifacts. No answer within {spec.release.approval_hours:g} h is a no.",
+        f"Its verdict and its card are among this run's artifacts. No answer within {spec.release.approval_hours:g} h is a no.",
         reason="",
     )
     seconds = int(spec.release.approval_hours * 3600)

@@ -2,31 +2,38 @@
 
 import time
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from evergreen.budgets import within_budgets
 from evergreen.errors import ArtifactError
 from evergreen.gate import decide
+from evergreen.monitoring.windows import sample_by_day
 from evergreen.spec import GateConfig, ModelSpec
 from evergreen.types import (
+    Attribution,
     Baselines,
     Digest,
     Evaluation,
     Footprint,
     GateDecision,
+    GroupDay,
     ModelVersion,
+    Parity,
     TrainedModel,
     TrainingSet,
 )
 from evergreen.wiring import wiring
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pandas import DataFrame
+
+    from evergreen.training.predictor import Predictor
 
 TIMED_ROWS = 200
 WARM_ROWS = 20
@@ -34,8 +41,14 @@ WARM_ROWS = 20
 
 @task
 def evaluate_candidate(spec: ModelSpec, candidate: TrainedModel, training_set: TrainingSet) -> Evaluation:
-    """Score the candidate on the holdout."""
-    return evaluate_artifact(spec, candidate.uri, candidate.digest, training_set)
+    """Score the candidate on the holdout, and see what it leans on and how it treats groups."""
+    evaluation = evaluate_artifact(spec, candidate.uri, candidate.digest, training_set)
+    return evaluation.model_copy(
+        update={
+            "attribution": _attribution(spec, candidate, training_set),
+            "groups": _groups(spec, candidate, training_set),
+        }
+    )
 
 
 @task(retries=2, retry_delay_seconds=5)
@@ -69,11 +82,15 @@ def measure(candidate: TrainedModel, training_set: TrainingSet) -> Footprint:
 
 @task
 def judge(
-    candidate: Evaluation, champion: Evaluation | None, baselines: Baselines, footprint: Footprint, rules: GateConfig
+    candidate: Evaluation,
+    champion: Evaluation | None,
+    baselines: Baselines,
+    footprint: Footprint,
+    parity: Parity | None,
+    rules: GateConfig,
 ) -> GateDecision:
     """Decide, and put every check on the flow run's page."""
-    checks = (*decide(candidate, champion, rules, baselines).checks, *within_budgets(footprint, rules))
-    decision = GateDecision(checks=checks)
+    decision = decide(candidate, champion, rules, baselines, footprint=footprint, parity=parity)
     create_table_artifact(
         key="gate",
         table=[
@@ -104,18 +121,14 @@ def champion_of(spec: ModelSpec) -> ModelVersion | None:
 def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet) -> Evaluation:
     """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed, or
     it answers another task than the spec's."""
-    from evergreen.adapters.feature_tables import load_training_set
-
-    rows = load_training_set(training_set)
-    held_out = rows[rows["event_timestamp"] >= training_set.holdout.start]
-    return evaluate_rows(spec, uri, digest, training_set, held_out, spec.data.slices)
+    return evaluate_rows(spec, uri, digest, training_set, _held_out(training_set), spec.data.slices)
 
 
 def evaluate_rows(
     spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet, rows: "DataFrame", slices: Sequence[str]
 ) -> Evaluation:
     """Score some rows of `training_set`; raises `ArtifactError` as `evaluate_artifact` does."""
-    from evergreen.evaluation import evaluate
+    from evergreen.evaluation import evaluate, sound
     from evergreen.reliability import reliability
     from evergreen.training.predictor import Predictor
 
@@ -125,7 +138,7 @@ def evaluate_rows(
             f"the artifact {digest[:19]}… of {spec.name} is a {predictor.task} model, but [model].task is now "
             f"{spec.model.task!r}: another question needs a model of another name. Copy the file under one, or put the task back."
         )
-    scores = predictor.score({name: rows[name].to_numpy() for name in predictor.inputs})
+    scores, unsound = sound(spec.model.task, predictor.score(_columns(predictor, rows)))
     found = evaluate(
         model=spec.name,
         artifact=digest,
@@ -133,10 +146,51 @@ def evaluate_rows(
         holdout_digest=training_set.digest,
         labels=rows["label"].to_numpy(),
         scores=scores,
-        days=rows["event_timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(),
+        days=_days(rows),
         slices={name: rows[name].astype(str).to_numpy() for name in slices},
         task=spec.model.task,
     )
-    if spec.model.task != "binary":
-        return found
-    return found.model_copy(update={"reliability": reliability(rows["label"], scores)})
+    bins = reliability(rows["label"], scores) if spec.model.task == "binary" else ()
+    return found.model_copy(update={"reliability": bins, "unsound_scores": unsound})
+
+
+def _attribution(spec: ModelSpec, candidate: TrainedModel, training_set: TrainingSet) -> Attribution | None:
+    from evergreen.attribution import attribute
+    from evergreen.training.predictor import Predictor
+
+    if not spec.gate.attribution_rows:
+        return None
+    predictor, seed = Predictor.load(candidate.uri, candidate.digest), spec.train.seed
+    rows = sample_by_day(_held_out(training_set), spec.gate.attribution_rows, seed=seed)
+    columns = _columns(predictor, rows)
+    return attribute(predictor.score, columns, rows["label"], _days(rows), spec.model.task, seed=seed)
+
+
+def _groups(spec: ModelSpec, candidate: TrainedModel, training_set: TrainingSet) -> dict[str, dict[date, GroupDay]]:
+    from evergreen.evaluation import sound
+    from evergreen.groups import count_groups
+    from evergreen.training.predictor import Predictor
+
+    fairness, task_of = spec.gate.fairness, spec.model.task
+    if fairness is None:
+        return {}
+    predictor, rows = Predictor.load(candidate.uri, candidate.digest), _held_out(training_set)
+    scores, _ = sound(task_of, predictor.score(_columns(predictor, rows)))
+    names = rows[fairness.column].tolist()
+    return count_groups(names, rows["label"], scores, _days(rows), threshold=fairness.threshold, task=task_of)
+
+
+def _held_out(training_set: TrainingSet) -> "DataFrame":
+    from evergreen.adapters.feature_tables import load_training_set
+
+    rows = load_training_set(training_set)
+    return rows[rows["event_timestamp"] >= training_set.holdout.start]
+
+
+def _columns(predictor: "Predictor", rows: "DataFrame") -> "dict[str, NDArray[Any]]":
+    return {name: rows[name].to_numpy() for name in predictor.inputs}
+
+
+def _days(rows: "DataFrame") -> "NDArray[np.datetime64]":
+    moments: NDArray[np.datetime64] = rows["event_timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
+    return moments

@@ -1,4 +1,4 @@
-"""Pictures of a training: on the run's page and in its MLflow run."""
+"""Pictures of a training and its verdict: on the run's page and in its MLflow run."""
 
 import base64
 import tempfile
@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from evergreen.spec import ModelSpec
 from evergreen.types import Evaluation, ModelVersion, TrainedModel
+from evergreen.verdict import day_changes
 from evergreen.wiring import wiring
 
 
@@ -20,8 +21,8 @@ def draw(
     champion: Evaluation | None,
     version: ModelVersion,
 ) -> None:
-    """Draw how it learnt, and how far what it says is what comes true."""
-    from evergreen.adapters.plots import reliability_diagram, training_curve
+    """Draw how it learnt, how far what it says is what comes true, its days beside the champion's, and what it leans on."""
+    from evergreen.adapters.plots import daily_difference, importances, reliability_diagram, training_curve
 
     name = f"{spec.name} version {version.version}"
     if candidate.curve:
@@ -30,6 +31,15 @@ def draw(
         title = f"{name}: calibration on {evaluation.holdout}"
         days = f"{evaluation.overall.rows:,} held-out rows of {evaluation.days} days"
         _show(version, "calibration", reliability_diagram(evaluation, champion, title), days)
+    if champion is not None:
+        title = f"{name} beside the champion: below 0 it was better that day"
+        _show(
+            version, "day-by-day", daily_difference(day_changes(evaluation, champion), title), str(evaluation.holdout)
+        )
+    if evaluation.attribution is not None:
+        found = evaluation.attribution
+        words = f"{found.rows:,} held-out rows of {found.days} days"
+        _show(version, "attribution", importances(found, f"{name}: what it leans on"), words)
 
 
 def _show(version: ModelVersion, key: str, png: bytes, words: str) -> None:

@@ -12,9 +12,11 @@ from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
+from evergreen.ab_test import plan
 from evergreen.adapters.reconciler import reconcile, show
-from evergreen.errors import ReleaseConflict, UnknownModel
-from evergreen.release import judge, next_share, promote, roll_back, start, step
+from evergreen.errors import SpecError, UnknownModel
+from evergreen.release import promote, roll_back, start, start_test
+from evergreen.rollout import follow, judge
 from evergreen.spec import ModelSpec
 from evergreen.types import Finding, Release, ReleaseDecision
 from evergreen.wiring import wiring
@@ -24,20 +26,33 @@ EVENT = "evergreen.release.reconciled"
 
 @task
 def start_canary(spec: ModelSpec, version: int, reason: str, as_of: datetime) -> Release:
-    """Give a gated version its first share; with no champion it becomes champion at once.
+    """Give a gated version its first share, or an A/B test; with no champion it becomes champion at once.
 
     A version that was released before is left as it is: a run that was killed after this step finds it done, and one
-    that a guardrail took back does not come in again.
+    that a guardrail took back does not come in again. While an A/B test of another version runs nothing is changed.
     """
     with wiring().records() as records:
         released = {entry.after.challenger or entry.after.champion for entry in records.releases.journal(spec.name)}
 
     def begin(current: Release | None) -> Release:
-        if current is not None and version in released:
+        if current is not None and (version in released or current.test is not None):
             return current
+        if spec.release.kind == "ab_test" and current is not None and current.champion is not None:
+            return open_test(spec, current, version, as_of)
         return start(current, model=spec.name, version=version, share=spec.release.steps[0], at=as_of)
 
-    return _change(spec, begin, action="start", reason=reason)
+    return change_release(spec, begin, action="start", reason=reason)
+
+
+def kept_out(release: Release | None, version: int) -> tuple[str, ...]:
+    """Why a version that passed its gate was not started, in words; empty when it was."""
+    if release is None or release.test is None or release.challenger == version:
+        return ()
+    return (
+        f"version {version} was not started: an A/B test of version {release.challenger} has the traffic to itself since "
+        f"{release.test.started_at:%Y-%m-%d %H:%M}. Run `retrain` again with its `as_of`, or `ab_test` with its number, "
+        "when that is over.",
+    )
 
 
 @task(retries=2, retry_delay_seconds=1)
@@ -50,22 +65,24 @@ def judge_challenger(spec: ModelSpec, as_of: datetime) -> ReleaseDecision | None
         release = records.releases.current(spec.name)
         if release is None or release.challenger is None:
             return None
+        if release.test is not None:
+            get_run_logger().info("an A/B test of version %d has the traffic to itself", release.challenger)
+            return None
         since = records.releases.challenger_since(spec.name) or release.changed_at
         frame = records.predictions.since(spec.name, since, as_of)
     assert release.champion is not None  # a challenger without one would have become it
     task = spec.model.task
-    days = {}  # what one number a row tells of two versions is known of binary models alone
-    if task == "binary":
-        days = paired_days(
-            frame,
-            champion=release.champion,
-            challenger=release.challenger,
-            as_of=as_of,
-            min_label_share=spec.monitor.min_label_share,
-        )
+    days = paired_days(
+        frame,
+        champion=release.champion,
+        challenger=release.challenger,
+        as_of=as_of,
+        min_label_share=spec.monitor.min_label_share,
+        task=task,
+    )
     frame = frame[frame["event_timestamp"] >= release.changed_at]
     champion, challenger = live_figures(frame, release.champion, task), live_figures(frame, release.challenger, task)
-    decision = judge(release, champion, challenger, spec.release, as_of, list(days.values()))
+    decision = judge(release, champion, challenger, spec.release, as_of, list(days.values()), since)
     create_table_artifact(
         key="release", table=[check.model_dump() for check in decision.checks], description="; ".join(decision.reasons)
     )
@@ -75,42 +92,35 @@ def judge_challenger(spec: ModelSpec, as_of: datetime) -> ReleaseDecision | None
 @task
 def apply_decision(spec: ModelSpec, decision: ReleaseDecision, as_of: datetime) -> Release:
     """Do what was decided: the next share, all of the traffic, or back."""
-
-    def change(current: Release | None) -> Release:
-        release = _existing(spec, current)
-        if release.revision != decision.revision:
-            raise ReleaseConflict(
-                f"{spec.name}: revision {decision.revision} was judged, but the release is at {release.revision} now. "
-                "Nothing was changed; the next roll_out judges again."
-            )
-        if decision.action == "promote":
-            return promote(release, at=as_of)
-        if decision.action == "roll_back":
-            return roll_back(release, at=as_of)
-        return step(release, share=next_share(release, spec.release), at=as_of)
-
-    return _change(spec, change, action=decision.action, reason="; ".join(decision.reasons))
+    return change_release(
+        spec,
+        lambda current: follow(existing(spec, current), decision, spec.release, as_of),
+        action=decision.action,
+        reason="; ".join(decision.reasons),
+    )
 
 
 @task(retries=2, retry_delay_seconds=1)
 def current_release(spec: ModelSpec) -> Release:
     """The release as it is."""
     with wiring().records() as records:
-        return _existing(spec, records.releases.current(spec.name))
+        return existing(spec, records.releases.current(spec.name))
 
 
 @task
 def roll_back_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
     """Drop the challenger if there is one, else put the previous champion back."""
-    return _change(
-        spec, lambda current: roll_back(_existing(spec, current), at=as_of), action="roll_back", reason=reason
+    return change_release(
+        spec, lambda current: roll_back(existing(spec, current), at=as_of), action="roll_back", reason=reason
     )
 
 
 @task
 def promote_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
     """Give the challenger all of the traffic without waiting for its dwell: a person's call."""
-    return _change(spec, lambda current: promote(_existing(spec, current), at=as_of), action="promote", reason=reason)
+    return change_release(
+        spec, lambda current: promote(existing(spec, current), at=as_of), action="promote", reason=reason
+    )
 
 
 @task(retries=3, retry_delay_seconds=2)
@@ -143,13 +153,28 @@ def put_right() -> tuple[Finding, ...]:
     return found
 
 
-def _existing(spec: ModelSpec, release: Release | None) -> Release:
+def open_test(spec: ModelSpec, current: Release | None, version: int, as_of: datetime) -> Release:
+    """The release with an A/B test in it. Raises `SpecError` where no request has the column that it is to be by."""
+    brought = wiring().features.needs(spec.data.feature_service)
+    if spec.ab_test.entity is not None and spec.ab_test.entity not in brought:
+        raise SpecError(
+            f"{spec.name}.toml: [ab_test].entity = {spec.ab_test.entity!r} is no column of a request, which are "
+            f"{list(brought)}. Name one of them, or leave it out to test by example."
+        )
+    test = plan(spec.ab_test, current, version, as_of)
+    return start_test(current, version=version, share=spec.ab_test.share, test=test, at=as_of)
+
+
+def existing(spec: ModelSpec, release: Release | None) -> Release:
+    """Raises `UnknownModel` where there is none."""
     if release is None:
         raise UnknownModel(f"{spec.name} has no release yet: run `retrain` for it first")
     return release
 
 
-def _change(spec: ModelSpec, decide: Callable[[Release | None], Release], *, action: str, reason: str) -> Release:
+def change_release(
+    spec: ModelSpec, decide: Callable[[Release | None], Release], *, action: str, reason: str
+) -> Release:
     """One compare-and-swap; the same task of the same flow run again (a retry of the run) finds it done."""
     with wiring().records() as records:
         after = records.releases.change(

@@ -104,13 +104,14 @@ def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
     None where the champion answered nothing in the window: it is newer than the window.
     """
     from evergreen.adapters.evidently import drift_report
+    from evergreen.adapters.evidently_workspace import EvidentlyWorkspace
 
     answers = served.frame[served.frame["version"] == served.champion.version]
     if answers.empty:
         return None
     wire = wiring()
     trained_on = _trained_on(served)
-    rows, seed = spec.monitor.report_rows, spec.train.seed
+    rows, runs, seed = spec.monitor.report_rows, spec.monitor.evidently_runs, spec.train.seed
     inputs = served.training_set.features
     verdict = drift_verdict(trained_on, answers, inputs, spec.monitor, seed)
     report = drift_report(
@@ -125,6 +126,7 @@ def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
         label="label",
         task=spec.model.task,
         verdict=verdict,
+        workspace=EvidentlyWorkspace(wire.settings.home / "evidently", runs) if runs else None,
     )
     link = wire.registry.log_file(served.champion.run_id, report.uri, "watch")
     create_link_artifact(key="evidently-report", link=link, link_text=f"Evidently: {served.window}")
@@ -167,6 +169,8 @@ def measure_performance(spec: ModelSpec, served: Served) -> PerformanceReport:
         config=spec.monitor,
         task=spec.model.task,
         earlier=served.earlier,
+        slices=spec.data.slices,
+        seed=spec.train.seed,
     )
 
 

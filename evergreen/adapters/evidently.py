@@ -1,15 +1,14 @@
 """Evidently: current inputs beside those the champion was trained on, as figures and as one HTML page.
 
-The only module that knows Evidently. It measures and draws; the verdict that counts is `evergreen.monitoring.drift`'s,
+It measures and draws; the verdict that counts is `evergreen.monitoring.drift`'s,
 shown beside Evidently's own, and whether drift starts anything is the policy's to say. Our own part: a changed missing
 share, which Evidently's methods cannot see because they drop missing values first, and a threshold that leaves room for
 what two samples of one distribution differ by anyway.
-Called by the watch task with at most `[monitor].report_rows` rows a side. Importing Evidently costs 3.5 to 6 CPU
-seconds, so it is imported inside the functions: a process that never draws a report never pays. To measure another kind
+Called by the watch task with at most `[monitor].report_rows` rows a side. Importing Evidently costs seconds, so it is
+imported inside the functions: a process that never draws a report never pays. To measure another kind
 of column, add its method to `METHODS`; to add a part to the page, add a widget to the list that `drift_report` writes.
 """
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from evergreen.adapters.evidently_library import evidently as library
+from evergreen.adapters.evidently_quality import quality as quality_widgets
+from evergreen.adapters.evidently_workspace import EvidentlyWorkspace
 from evergreen.errors import DataError
 from evergreen.types import DriftReport, DriftVerdict, FeatureDrift, FeatureShift, Task, Window
 
@@ -56,6 +58,7 @@ def drift_report(
     label: str | None = None,
     task: Task = "binary",
     verdict: DriftVerdict | None = None,
+    workspace: EvidentlyWorkspace | None = None,
 ) -> DriftReport:
     """Compare `current` with `reference` column by column and write the page to `html`.
 
@@ -65,20 +68,23 @@ def drift_report(
     `probabilities`. A feature has one row in the report: the
     distance of its values or the change of its missing share, whichever is further over its threshold; a column with no
     value on one side has only the latter. A calibrated `verdict` is drawn beside it and travels in the report.
+    What Evidently measured is also kept in `workspace`, for its own UI (`evidently_workspace.py`).
     Raises `DataError` when a side is empty or lacks columns.
     """
     for side, frame in (("reference", reference), ("current", current)):
         _require(frame, inputs, side)
     before, now = _clean(reference, inputs), _clean(current, inputs)
-    columns, counted = _measure(before, now, inputs)
+    columns, counted, measured = _measure(before, now, inputs, window)
     features = tuple(_worse(name, column) for name, column in columns.items())
-    quality = _quality(reference, current, score, label, task) if score and label else []
+    quality = quality_widgets(reference, current, score, label, task) if score and label else []
     title = f"{model} in {window}, beside {reference_window}"
     if verdict is not None:
         title += (
             f"; by days {verdict.share:.0%} of the features drifted, chance that none did {verdict.p_value:.4f} "
             f"({verdict.permutations:,} exchanges of {verdict.block_days}-day blocks, seed {verdict.seed})"
         )
+    if workspace is not None and measured is not None:
+        workspace.keep(measured, model=model, window=window, verdict=verdict)
     _write(html, [*counted, _table(features, columns, verdict, title=title), *quality])
     return DriftReport(
         model=model,
@@ -94,7 +100,7 @@ def drift_report(
 
 def default_share(reference: pd.DataFrame, current: pd.DataFrame, inputs: Mapping[str, Kind]) -> float:
     """Share of the columns that Evidently's DataDriftPreset says drifted, by its own defaults; it alarms from 0.5 on."""
-    evidently = _evidently()
+    evidently = library()
     from evidently.presets import DataDriftPreset
 
     sides = [_clean(side, inputs) for side in (current, reference)]
@@ -135,9 +141,9 @@ def _clean(frame: pd.DataFrame, inputs: Mapping[str, Kind]) -> pd.DataFrame:
 
 
 def _measure(
-    reference: pd.DataFrame, current: pd.DataFrame, inputs: Mapping[str, Kind]
-) -> tuple[dict[str, _Column], list[Any]]:
-    """Every feature measured, and the widgets of Evidently's own verdict over all of them."""
+    reference: pd.DataFrame, current: pd.DataFrame, inputs: Mapping[str, Kind], window: Window
+) -> tuple[dict[str, _Column], list[Any], Any]:
+    """Every feature measured, the widgets of Evidently's own verdict over all of them, and Evidently's snapshot."""
     missing = {name: (float(reference[name].isna().mean()), float(current[name].isna().mean())) for name in inputs}
     columns = {
         name: _Column(kind, missing[name], _threshold(reference[name], current[name], kind))
@@ -146,8 +152,8 @@ def _measure(
     # Evidently raises on a column without any value.
     measured = {name: column for name, column in columns.items() if max(column.missing) < 1.0}
     if not measured:
-        return columns, []
-    evidently = _evidently()
+        return columns, [], None
+    evidently = library()
     drifts = {
         name: evidently.metrics.ValueDrift(column=name, method=METHODS[column.kind], threshold=column.threshold)
         for name, column in measured.items()
@@ -164,13 +170,14 @@ def _measure(
     )
     sides = [evidently.Dataset.from_pandas(side[list(measured)], definition) for side in (current, reference)]
     with np.errstate(divide="ignore", invalid="ignore"):  # it also correlates, and constant columns divide by zero
-        results = evidently.Report([verdict, *drifts.values()]).run(*sides).metric_results
+        snapshot = evidently.Report([verdict, *drifts.values()]).run(*sides, timestamp=window.end)
+    results = snapshot.metric_results
     for name, drift in drifts.items():
         found, column = results[drift.metric_id], columns[name]
         columns[name] = _Column(
             column.kind, column.missing, column.threshold, float(found.value), tuple(found.get_widgets())
         )
-    return columns, results[verdict.metric_id].get_widgets()
+    return columns, results[verdict.metric_id].get_widgets(), snapshot
 
 
 def _threshold(reference: pd.Series, current: pd.Series, kind: Kind) -> float:
@@ -204,62 +211,11 @@ def _worse(name: str, column: _Column) -> FeatureDrift:
     return FeatureDrift(feature=name, method=method, score=figure, threshold=threshold, drifted=figure > threshold)
 
 
-def _quality(reference: pd.DataFrame, current: pd.DataFrame, score: str, label: str, task: Task) -> list[Any]:
-    """Widgets of the quality over rows with an outcome; none where too few different outcomes are there to judge by."""
-    scored = _classified if task == "multiclass" else _scored
-    now, before = (scored(side, score, label) for side in (current, reference))
-    if now is None:
-        return []
-    evidently = _evidently()
-    measures = evidently.metrics
-    if task == "regression":
-        definition = evidently.DataDefinition(regression=[evidently.Regression(target="label", prediction="score")])
-        metrics = [measures.MeanError(), measures.MAE(), measures.RMSE(), measures.R2Score()]
-    elif task == "multiclass":
-        classes = [name for name in now.columns if name != "label"]
-        kind = evidently.MulticlassClassification(target="label", prediction_probas=classes)
-        definition = evidently.DataDefinition(classification=[kind])
-        metrics = [measures.Accuracy(), measures.LogLoss()]
-    else:
-        kind = evidently.BinaryClassification(target="label", prediction_probas="score", pos_label=1)
-        definition = evidently.DataDefinition(classification=[kind])
-        metrics = [measures.RocAuc(), measures.LogLoss()]
-    sides = (None if side is None else evidently.Dataset.from_pandas(side, definition) for side in (now, before))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it also computes what few rows leave undefined, and does not show it
-        results = evidently.Report(metrics).run(*sides).metric_results
-    return [widget for metric in metrics for widget in results[metric.metric_id].get_widgets()]
-
-
-def _scored(frame: pd.DataFrame, score: str, label: str) -> pd.DataFrame | None:
-    """Score and label of the rows that have both; None unless there are two different outcomes."""
-    if score not in frame.columns or label not in frame.columns:
-        return None
-    rows = pd.DataFrame({"score": frame[score], "label": frame[label]}).dropna().astype(float)
-    if rows["label"].nunique() < 2:
-        return None
-    whole = bool((rows["label"] == rows["label"].round()).all())
-    return rows.astype({"label": int}) if whole else rows
-
-
-def _classified(frame: pd.DataFrame, score: str, label: str) -> pd.DataFrame | None:  # noqa: ARG001
-    """A column a class and the name of the class that came true; None unless every class did."""
-    if "probabilities" not in frame.columns or label not in frame.columns:
-        return None
-    rows = frame[frame["probabilities"].notna() & frame[label].notna()]
-    chances = pd.DataFrame(list(rows["probabilities"]), index=rows.index).astype(float)
-    numbers = rows[label].astype(int)
-    if rows.empty or set(numbers) != set(range(chances.shape[1])):
-        return None
-    chances.columns = pd.Index([f"class {name}" for name in chances.columns])
-    return chances.assign(label=[chances.columns[number] for number in numbers])
-
-
 def _table(
     features: Sequence[FeatureDrift], columns: Mapping[str, _Column], verdict: DriftVerdict | None, title: str
 ) -> Any:
     """A row a feature, furthest over its threshold first, its distributions behind a click."""
-    _evidently()
+    library()
     from evidently.legacy.renderers.html_widgets import (
         ColumnDefinition,
         RichTableDataRow,
@@ -312,14 +268,3 @@ def _write(html: Path, widgets: list[Any]) -> None:
     partial = html.with_name(html.name + ".partial")
     partial.write_text(render_widgets(widgets), encoding="utf-8")
     partial.replace(html)  # a killed check leaves no half page under the final name
-
-
-def _evidently() -> Any:
-    """The library, with its telemetry off."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")  # read at import
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls what numpy and litestar deprecate
-        import evidently
-        import evidently.metrics
-
-    return evidently

@@ -1,7 +1,7 @@
 """Feast, as the rest of Evergreen sees it: register, join as of a moment, refresh the online store, look up.
 
 Feast does not look at the age of what it reads online (feast-dev/feast#6821) and would compute on-demand features from
-values nobody may use. So `online` reads the stored views in one call, drops what is older than its view's TTL at
+values nobody may use. So `online` reads the stored views in one call (`online_read.py`), drops what is older than its view's TTL at
 `as_of` or newer than `as_of`, and only then computes the on-demand views, with the very function that Feast runs
 offline. Not here: how feature tables are made (`feature_repo/DOMAIN/pipeline.py`) and the point-in-time join itself
 (`asof_store.py`). Called by tasks, through `evergreen.wiring`, and by serving. To use another online store, add its
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from string import Template
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 import yaml
@@ -27,6 +27,7 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, OnDemandFea
 from feast.errors import FeatureServiceNotFoundException
 from feast.types import String, UnixTimestamp
 
+from evergreen.adapters.online_read import Held, OnlineStore, StoredView, Wanted, open_online_store
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
 from evergreen.settings import Settings
 
@@ -51,23 +52,22 @@ class OnlineFeatures:
     with others never makes a row unknown: what is missing may be the combination (a new route to a known airport), and
     an online store cannot be asked for a part of a key. Such a row is missing its view, in `stale`.
     """
+    oldest_seconds: dict[str, float]
+    """View → how old, at the moment asked about, the oldest of its values is that is used; without those of which none is."""
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """One stored view that a service reads."""
+class ValueCache(Protocol):
+    """What need not be read from the store again."""
 
-    name: str
-    keys: tuple[str, ...]
-    features: tuple[str, ...]
-    ttl_seconds: float
+    def read(self, store: OnlineStore, wanted: Sequence[Wanted], as_of: float) -> list[list[Held]]:
+        """As `store.read`, asked about a moment in seconds."""
 
 
 @dataclass(frozen=True)
 class _Plan:
     """How a service is answered; made once a process."""
 
-    stored: tuple[_Stored, ...]
+    stored: tuple[StoredView, ...]
     on_demand: tuple[OnDemandFeatureView, ...]
     request: dict[str, Any]
     """Column of the request → its Feast type."""
@@ -92,6 +92,7 @@ class Features:
         self._repo = settings.feature_repo
         settings.home.mkdir(parents=True, exist_ok=True)
         self._store = FeatureStore(config=_configuration(settings))
+        self._online = open_online_store(self._store)
         self._plans: dict[str, _Plan] = {}
 
     def apply(self) -> None:
@@ -142,6 +143,16 @@ class Features:
         kept = examples.reset_index(drop=True).drop(columns=[name for name in features if name in examples])
         return pd.concat([kept, pd.DataFrame(features)], axis=1)
 
+    def refreshes(self, service: str) -> tuple[datetime, ...]:
+        """The moments up to which the online store was ever brought, that every view of the service shares; oldest first."""
+        read = {view.name for view in self._plan(service).stored}
+        ends = [
+            {_aware(end) for _, end in view.materialization_intervals}
+            for view in self._store.list_feature_views()
+            if view.name in read
+        ]
+        return tuple(sorted(set.intersection(*ends))) if ends else ()
+
     def materialize(self, as_of: datetime) -> None:
         """Bring the online store up to `as_of`: everything the first time, then what became known since.
 
@@ -156,8 +167,10 @@ class Features:
             if behind:
                 self._store.materialize_incremental(as_of, feature_views=behind)
 
-    def online(self, service: str, rows: Mapping[str, Sequence[Any]], as_of: datetime) -> OnlineFeatures:
-        """Look the rows up as of a moment, in one read; see `OnlineFeatures`.
+    def online(
+        self, service: str, rows: Mapping[str, Sequence[Any]], as_of: datetime, cache: ValueCache | None = None
+    ) -> OnlineFeatures:
+        """Look the rows up as of a moment, in one read; see `OnlineFeatures`. A `cache` may spare that read.
 
         `rows` holds the entity keys and the request's columns as lists of one length; times are datetimes or ISO 8601.
         Raises `DataError` naming a column that is missing or a value that cannot be read.
@@ -165,7 +178,7 @@ class Features:
         plan = self._plan(service)
         _require([*plan.keys, *plan.request], rows, service)
         count = len(next(iter(rows.values())))
-        columns, stale, seen = self._read(plan, rows, count, as_of.timestamp())
+        columns, stale, seen, oldest = self._read(plan, rows, count, as_of.timestamp(), cache)
         inputs = columns | {name: _values(name, rows[name], kind) for name, kind in plan.request.items()}
         for view in plan.on_demand:
             computed = view.transform_dict(inputs)
@@ -174,31 +187,45 @@ class Features:
             columns={name: _without_nan(columns[name]) for name in plan.features},
             stale=[tuple(views) for views in stale],
             unknown=[not all(seen[key][row] for key in plan.keys_alone) for row in range(count)],
+            oldest_seconds=oldest,
         )
 
     def _read(
-        self, plan: _Plan, rows: Mapping[str, Sequence[Any]], count: int, now: float
-    ) -> tuple[dict[str, list[Any]], list[list[str]], dict[str, list[bool]]]:
-        """Stored features with the unusable ones as None; by row the views that were; by key and row if it was ever seen."""
+        self, plan: _Plan, rows: Mapping[str, Sequence[Any]], count: int, now: float, cache: ValueCache | None
+    ) -> tuple[dict[str, list[Any]], list[list[str]], dict[str, list[bool]], dict[str, float]]:
+        """Stored features with the unusable ones as None; by row the views that were; by key and row if it was ever seen;
+        by view how old what is used is at most."""
         # An empty key is in no table, so a missing one finds nothing.
         keys = {key: ["" if value is None else value for value in rows[key]] for key in plan.keys}
-        refs = [f"{view.name}:{feature}" for view in plan.stored for feature in view.features]
-        answer = self._store.get_online_features(refs, keys).to_dict(include_event_timestamps=True)
+        asked = [list(zip(*(keys[key] for key in view.keys), strict=True)) for view in plan.stored]
+        wanted = [(view, list(dict.fromkeys(each))) for view, each in zip(plan.stored, asked, strict=True)]
+        answers = cache.read(self._online, wanted, now) if cache is not None else self._online.read(wanted)
         columns: dict[str, list[Any]] = {}
         stale: list[list[str]] = [[] for _ in range(count)]
-        seen = {key: [False] * count for key in plan.keys}
-        for view in plan.stored:
-            times = answer[f"{view.features[0]}__ts"]
-            usable = [0 < time <= now <= time + view.ttl_seconds for time in times]
-            for feature in view.features:
-                columns[feature] = [v if use else None for v, use in zip(answer[feature], usable, strict=True)]
-            for row, (time, use) in enumerate(zip(times, usable, strict=True)):
-                if not use:
-                    stale[row].append(view.name)
-                if time > 0:
-                    for key in view.keys:
-                        seen[key][row] = True
-        return columns, stale, seen
+        seen: dict[str, list[bool]] = {}
+        oldest: dict[str, float] = {}
+        for (view, distinct), answer, each in zip(wanted, answers, asked, strict=True):
+            held = dict(zip(distinct, answer, strict=True))
+            usable = {
+                key: one[1]
+                for key, one in held.items()
+                if one is not None and 0 < one[0] <= now <= one[0] + view.ttl_seconds
+            }
+            nothing = (None,) * len(view.features)
+            values = zip(*(usable.get(key, nothing) for key in each), strict=True)
+            columns |= {feature: list(column) for feature, column in zip(view.features, values, strict=True)}
+            if usable:
+                oldest[view.name] = now - min(one[0] for key, one in held.items() if one is not None and key in usable)
+            if len(usable) < len(held):
+                for row, key in enumerate(each):
+                    if key not in usable:
+                        stale[row].append(view.name)
+            there = [held[key] is not None for key in each]
+            for name in view.keys:
+                seen[name] = (
+                    [one or other for one, other in zip(seen[name], there, strict=True)] if name in seen else there
+                )
+        return columns, stale, seen, oldest
 
     def _plan(self, service: str) -> _Plan:
         if service not in self._plans:
@@ -237,10 +264,11 @@ class Features:
         return _Plan(stored=tuple(stored), on_demand=tuple(on_demand), request=request, features=kinds)
 
 
-def _stored(view: FeatureView, features: Sequence[str]) -> _Stored:
-    return _Stored(
+def _stored(view: FeatureView, features: Sequence[str]) -> StoredView:
+    return StoredView(
         name=view.name,
         keys=tuple(entity.name for entity in view.entity_columns),
+        key_types=tuple(entity.dtype.to_value_type() for entity in view.entity_columns),
         features=tuple(dict.fromkeys(features)),
         ttl_seconds=view.ttl.total_seconds() if view.ttl and view.ttl > timedelta(0) else float("inf"),
     )

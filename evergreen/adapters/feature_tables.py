@@ -8,7 +8,7 @@ from the same tables gives the same file. Not here: the features themselves (`fe
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,28 @@ def read_examples(data: Path, spec: ModelSpec, window: Window, as_of: datetime) 
         until=min(window.end, as_of),
     )
     return examples
+
+
+def read_asked(data: Path, spec: ModelSpec, asked: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `[data].examples` that were asked about, each as last known at the moment it was asked about.
+
+    `asked` has `prediction_id`, `example_id` and `event_timestamp`, the moment; both first and last are in the answer. Sorted
+    by moment and `prediction_id`; what was not known by then is left out.
+    """
+    return _read(
+        data,
+        spec.data.examples,
+        ["example_id", "event_timestamp"],
+        """
+        SELECT asked.prediction_id, rows.* REPLACE (asked.event_timestamp AS event_timestamp)
+        FROM asked JOIN rows ON rows.example_id = asked.example_id AND rows.event_timestamp <= asked.event_timestamp
+        QUALIFY row_number() OVER (PARTITION BY asked.prediction_id ORDER BY rows.event_timestamp DESC) = 1
+        ORDER BY asked.event_timestamp, asked.prediction_id
+        """,
+        {},
+        until=asked["event_timestamp"].max().to_pydatetime(),
+        frames={"asked": asked},
+    )
 
 
 def read_outcomes(data: Path, spec: ModelSpec, known: Window) -> pd.DataFrame:
@@ -231,8 +253,9 @@ def _read(
     parameters: dict[str, Any],
     until: datetime,
     since: datetime | None = None,
+    frames: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
-    """Answer `query` over the partitions of `table`, named `rows`, of the UTC days up to that of `until`.
+    """Answer `query` over the partitions of `table`, named `rows`, of the UTC days up to that of `until`, and over `frames`.
 
     With `since`, of the days from that one on, or else of the newest day before there is one.
     """
@@ -249,6 +272,8 @@ def _read(
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"CREATE VIEW rows AS SELECT * FROM read_parquet({files})")
+        for name, frame in (frames or {}).items():
+            connection.register(name, frame)
         have = [name for name, *_ in connection.execute("DESCRIBE rows").fetchall()]
         missing = [name for name in needed if name not in have]
         if missing:

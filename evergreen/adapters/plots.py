@@ -1,4 +1,4 @@
-"""Matplotlib: the pictures of a training, as PNG.
+"""Matplotlib: the pictures of a training and its verdict, as PNG.
 
 The only module that imports it. Figures are made without `pyplot`, so nothing is global and any thread may draw.
 Called by `tasks/plots.py`.
@@ -6,13 +6,14 @@ Called by `tasks/plots.py`.
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from evergreen.types import Evaluation, ReliabilityBin
+from evergreen.types import Attribution, Evaluation, ReliabilityBin
 
 GREEN, BROWN, GREY = "#2f7d4f", "#b0703c", "#8a8f98"
 INCHES, DOTS = (7.2, 4.6), 130
@@ -61,6 +62,37 @@ def reliability_diagram(candidate: Evaluation, champion: Evaluation | None, titl
     return _png(figure)
 
 
+def daily_difference(days: Sequence[tuple[str, int, float]], title: str) -> bytes:
+    """Change of the loss over the champion, day by day, and the rows behind it; days as `verdict.day_changes` has them."""
+    figure, (changes, counts) = _figure(title)
+    names, places = [day for day, _, _ in days], range(len(days))
+    changes.axhline(0.0, color=GREY, linewidth=1)
+    changes.bar(places, [change for _, _, change in days], color=[BROWN if c > 0 else GREEN for _, _, c in days])
+    changes.set_ylabel("change of the loss of a row")
+    counts.bar(places, [rows for _, rows, _ in days], color=GREY)
+    counts.set_ylabel("rows")
+    every = max(1, len(days) // 12)
+    counts.set_xticks(list(places)[::every], names[::every])
+    return _png(figure)
+
+
+def importances(attribution: Attribution, title: str, most: int = 20) -> bytes:
+    """Rise of the loss when a feature is shuffled, with two standard errors, the weightiest first."""
+    figure = Figure(figsize=INCHES, dpi=DOTS, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", fontweight="bold")
+    _plain(axes, "x")
+    leading = attribution.features[:most]
+    places = list(range(len(leading)))
+    errors = [2 * (one.error or 0.0) for one in leading]
+    axes.barh(places, [one.rise for one in leading], xerr=errors, color=GREEN, ecolor=GREY)
+    axes.set_yticks(places, [one.feature for one in leading], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("rise of the loss when shuffled")
+    return _png(figure)
+
+
 def _said(bins: Sequence[ReliabilityBin]) -> list[float]:
     return [b.mean_score for b in bins]
 
@@ -71,11 +103,15 @@ def _figure(title: str) -> tuple[Figure, tuple[Axes, Axes]]:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", fontweight="bold")
     for axes in (upper, lower):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=9)
+        _plain(axes, "y")
     return figure, (upper, lower)
+
+
+def _plain(axes: Axes, rungs: Literal["x", "y"]) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=rungs, color="#e6e8eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9)
 
 
 def _line(

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
-from sqlalchemy import ColumnElement, and_, exc, exists, func, select
+from sqlalchemy import ColumnElement, and_, exc, exists, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from evergreen.adapters.tables import OutcomeRow, PredictionRow, insert_new
@@ -33,7 +34,9 @@ COLUMNS = {
     "latency_ms": "float64",
     "shadow_version": "float64",
     "shadow_score": "float64",
+    "shadow_probabilities": "object",
     "shadow_latency_ms": "float64",
+    "routed_by": "object",
     "label": "float64",
     "label_timestamp": "datetime64[us, UTC]",
 }
@@ -112,6 +115,11 @@ class PredictionLog:
         asked = and_(PredictionRow.event_timestamp >= window.start, PredictionRow.event_timestamp < window.end)
         return self._frame(model, asked, as_of)
 
+    def answers(self, model: str, window: Window, as_of: datetime) -> pd.DataFrame:
+        """Like `frame` without the features, which are most of what a row weighs."""
+        asked = and_(PredictionRow.event_timestamp >= window.start, PredictionRow.event_timestamp < window.end)
+        return self._frame(model, asked, as_of, features=False)
+
     def since(self, model: str, start: datetime, as_of: datetime) -> pd.DataFrame:
         """Like `frame`, for `[start, as_of)`; empty when that is."""
         asked = and_(PredictionRow.event_timestamp >= start, PredictionRow.event_timestamp < as_of)
@@ -142,6 +150,24 @@ class PredictionLog:
         )
         return set(self._session.scalars(rows))
 
+    def draw(
+        self, model: str, version: int, window: Window, rows: int, *, seed: int, as_of: datetime
+    ) -> tuple[int, pd.DataFrame]:
+        """How many answers a version gave in the window, and at most `rows` of them, drawn by `seed`, as `frame` has them.
+
+        The same log and seed give the same draw. `rows` is at most `CHUNK`.
+        """
+        answers = select(PredictionRow.prediction_id).where(
+            PredictionRow.model == model,
+            PredictionRow.version == version,
+            PredictionRow.event_timestamp >= window.start,
+            PredictionRow.event_timestamp < window.end,
+        )
+        ids = sorted(self._session.scalars(answers))
+        drawn = np.random.default_rng(seed).permutation(len(ids))[: min(rows, CHUNK)]
+        chosen = PredictionRow.prediction_id.in_([ids[place] for place in drawn])
+        return len(ids), self._frame(model, chosen, as_of)
+
     def waiting(self, model: str, before: datetime) -> pd.DataFrame:
         """`example_id` and `event_timestamp` of what was asked before a moment and has no outcome yet, oldest first."""
         outcome = select(OutcomeRow.example_id).where(
@@ -156,7 +182,7 @@ class PredictionLog:
             [tuple(row) for row in self._session.execute(rows)], columns=["example_id", "event_timestamp"]
         )
 
-    def _frame(self, model: str, asked: ColumnElement[bool], as_of: datetime) -> pd.DataFrame:
+    def _frame(self, model: str, asked: ColumnElement[bool], as_of: datetime, *, features: bool = True) -> pd.DataFrame:
         later = aliased(OutcomeRow)
         known = and_(
             OutcomeRow.model == PredictionRow.model,
@@ -171,7 +197,7 @@ class PredictionLog:
         )
         columns = [getattr(OutcomeRow if name.startswith("label") else PredictionRow, name) for name in COLUMNS]
         query = (
-            select(*columns, PredictionRow.features)
+            select(*columns, PredictionRow.features if features else literal(None))
             .outerjoin(OutcomeRow, and_(known, ~corrected))
             .where(PredictionRow.model == model, asked)
             .order_by(PredictionRow.event_timestamp, PredictionRow.prediction_id)
@@ -235,7 +261,7 @@ def _require_outcomes(outcomes: pd.DataFrame, task: Task) -> None:
 
 def _as_frame(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
     known = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS)).astype(COLUMNS)
-    features = pd.DataFrame([row[-1] for row in rows], index=known.index)
+    features = pd.DataFrame([row[-1] or {} for row in rows], index=known.index)
     clash = sorted(set(features.columns) & set(COLUMNS))
     if clash:
         raise DataError(f"features {clash} bear the names of the log's own columns; rename them in the feature views")

@@ -1,8 +1,8 @@
 """The reconciler: puts back whatever differs from the journal, and says what it found.
 
 A change of a release is one transaction (row and journal) and then a mirror in MLflow; whoever died between the two left a
-half-done step, and whoever moved an alias by hand left a lie. Both are put back here. What cannot be repaired, a released
-version that may not be served, is reported. Safe to run at any time, by several at once.
+half-done step, and whoever moved an alias by hand left a lie. Both are put back here, and what a hand did is journalled.
+What cannot be repaired, a released version that may not be served, is reported. Safe to run at any time, by several at once.
 Called when the stack and serving start, and by the flow `reconcile` on its schedule.
 """
 
@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.releases import ReleaseStore
-from evergreen.errors import ArtifactError, UnknownModel
+from evergreen.errors import ArtifactError, ReleaseConflict, UnknownModel
 from evergreen.types import Finding, ModelVersion, Release
 
 ALIASES = ("champion", "challenger", "previous")
@@ -94,11 +94,20 @@ def _reconcile(engine: Engine, registry: Registry, model: str) -> Iterator[Findi
     if release is None:
         return
     try:
-        found = tuple(differences(release, *registry.mirrored(model)))
+        aliases, told = registry.mirrored(model)
+        found = tuple(differences(release, aliases, told))
     except UnknownModel as error:
         yield Finding(model=model, kind="not_servable", repaired=False, reason=str(error))
         return
     if found and release == _current(engine, model):  # else somebody is at it, and mirrors when done
+        by_hand = "; ".join(finding.reason for finding in found if finding.kind == "moved_by_hand")
+        if by_hand:
+            # Named after what was seen: whoever is killed before the mirror, or looks at the same time, notes it no second time.
+            seen = f"by-hand/{told.revision if told else 0}/{sorted(aliases.items())}"
+            with suppress(ReleaseConflict), Session(engine) as session, session.begin():
+                ReleaseStore(session).note(
+                    model, action="moved_by_hand", actor="reconciler", reason=by_hand, request=seen
+                )
         # An alias may stand on a version that was deleted; the next look tells.
         with suppress(UnknownModel):
             show(engine, registry, model)

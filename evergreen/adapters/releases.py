@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from evergreen.adapters.tables import JournalRow, ReleaseRow, insert_new
 from evergreen.errors import InvalidTransition, ReleaseConflict, UnknownModel
-from evergreen.release import roll_back
+from evergreen.release import noted, roll_back
 from evergreen.types import JournalEntry, Release
 
 
@@ -150,6 +150,16 @@ class ReleaseStore:
             return None  # somebody changes it at this moment, and writes both
         return f"its row was {'gone' if row is None else row.model_dump_json()}, its journal ends with {told.model_dump_json()}"
 
+    def note(self, model: str, *, action: str, actor: str, reason: str, request: str) -> Release:
+        """A journal row and a revision that change nothing, once a `request`. Raises `ReleaseConflict`, and `UnknownModel`."""
+
+        def same(current: Release | None) -> Release:
+            if current is None:
+                raise UnknownModel(f"{model} has no release, so there is nothing to note about it")
+            return noted(current)
+
+        return self.change(model, same, action=action, actor=actor, reason=reason, request=request)
+
     def challenger_since(self, model: str) -> datetime | None:
         """Logical time at which the challenger that is open now was started; None where none is."""
         current, since = self.current(model), None
@@ -170,7 +180,8 @@ class ReleaseStore:
         return None if after is None else Release.model_validate(after)
 
     def _swap(self, after: Release, expected_revision: int | None) -> bool:
-        values = dict(after)
+        test = None if after.test is None else after.test.model_dump(mode="json")
+        values = dict(after) | {"test": test}
         if expected_revision is None:
             return insert_new(self._session, ReleaseRow, [values]) == 1
         swap = (

@@ -93,6 +93,8 @@ class PredictionRow(Base):
     shadow_version: Mapped[int | None]
     shadow_score: Mapped[float | None]
     shadow_latency_ms: Mapped[float | None]
+    shadow_probabilities: Mapped[dict[str, Any] | None]
+    routed_by: Mapped[str | None]
 
 
 class OutcomeRow(Base):
@@ -119,6 +121,7 @@ class ReleaseRow(Base):
     challenger_share: Mapped[float]
     previous: Mapped[int | None]
     changed_at: Mapped[datetime]
+    test: Mapped[dict[str, Any] | None]
 
 
 class JournalRow(Base):
@@ -156,6 +159,21 @@ class DriftCheckRow(Base):
     report_uri: Mapped[str | None]
     drift: Mapped[dict[str, Any] | None]
     performance: Mapped[dict[str, Any]]
+
+
+class WindowEstimateRow(Base):
+    """What was said of a window before its outcomes were in, and, once they are, what came true."""
+
+    __tablename__ = "window_estimates"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    window_end: Mapped[datetime] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    window_start: Mapped[datetime]
+    as_of: Mapped[datetime]
+    said: Mapped[dict[str, Any]]
+    realised: Mapped[dict[str, Any] | None]
+    realised_as_of: Mapped[datetime | None]
 
 
 class RetrainRequestRow(Base):

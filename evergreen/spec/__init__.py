@@ -5,10 +5,10 @@ but `[model]` and `[data]` has a default. An unknown key fails with the nearest 
 To add a key, add an attribute with a docstring; to add a table, add a class and an attribute of `ModelSpec`.
 """
 
-from evergreen.spec.gate import GateConfig
+from evergreen.spec.gate import FairnessConfig, GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
 from evergreen.spec.monitor import BacktestConfig, MonitorConfig, RetrainConfig
-from evergreen.spec.release import ReleaseConfig, ServeConfig
+from evergreen.spec.release import AbTestConfig, ReleaseConfig, ServeConfig
 from evergreen.spec.remedy import RemedyConfig
 from evergreen.spec.spec import CLASSIFICATION_KEYS, REGRESSION_KEYS, ModelSpec, load_spec, parse_spec
 from evergreen.spec.table import Name, Table
@@ -17,8 +17,10 @@ from evergreen.spec.train import TrainConfig, TuneConfig
 __all__ = [
     "CLASSIFICATION_KEYS",
     "REGRESSION_KEYS",
+    "AbTestConfig",
     "BacktestConfig",
     "DataConfig",
+    "FairnessConfig",
     "GateConfig",
     "ModelConfig",
     "ModelSpec",

@@ -5,12 +5,34 @@ from typing import Annotated
 from pydantic import (
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
 )
 
 from evergreen.spec.table import Table
 from evergreen.types import Share
+
+
+class FairnessConfig(Table):
+    """How far groups may be apart, the highest from the lowest. The `[gate.fairness]` table; not there: nobody asks.
+
+    A bound refuses where the difference is proved to be above it: beyond what the days' scatter explains, with
+    `[gate].confidence`.
+    """
+
+    column: str
+    """Whose values are the groups: one of `[data].slices`."""
+    threshold: Share = 0.5
+    """A row is selected from this score on."""
+    min_rows: PositiveInt = 300
+    """Groups with fewer rows are not compared; nor, in the true positive rate, those with fewer rows of label 1."""
+    max_selection_gap: Share | None = None
+    """Of the share that is selected (demographic parity). Binary models."""
+    max_true_positive_gap: Share | None = None
+    """Of the share that is selected among the rows of label 1 (equal opportunity). Binary models."""
+    max_loss_gap: NonNegativeFloat | None = None
+    """Of the mean loss of a row; in a regression, whose loss is the squared error, as a share of that of all rows."""
 
 
 class GateConfig(Table):
@@ -58,3 +80,18 @@ class GateConfig(Table):
     """Absolute: of the artifact's files together. Unset: shown and decides nothing."""
     max_row_ms: PositiveFloat | None = None
     """Absolute: of scoring one row, at the 99th percentile, on the machine that judges. Unset: shown and decides nothing."""
+    attribution_rows: NonNegativeInt = 2_000
+    """Held-out rows, of every day alike, on which each feature is shuffled to see what it is worth; 0: none."""
+    max_feature_share: Share | None = None
+    """Refuse when one feature is worth more than this share of all: such a one has often seen the label. Unset: shown and
+    decides nothing."""
+    parity_rows: Annotated[int, Field(ge=0, le=10_000)] = 500
+    """Logged answers of the champion that are computed again from offline features, drawn with `[train].seed`; 0: none."""
+    parity_days: PositiveInt = 7
+    """How far back they are drawn from."""
+    parity_tolerance: NonNegativeFloat = 1e-4
+    """A value or a score may differ by this, relative to itself where it is above 1."""
+    max_parity_mismatches: Share = 0.02
+    """Refuse when a greater share of them has a value or a score that differs: what is served is not what is learnt from."""
+    fairness: FairnessConfig | None = None
+    """How far groups of rows may be apart; not there: nobody asks."""

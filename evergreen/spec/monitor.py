@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import (
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -51,6 +52,8 @@ class MonitorConfig(Table):
     """out of this many newest ones. Unset: as many as `persistence`, which makes them windows in a row."""
     report_rows: PositiveInt = 2_000
     """Rows a side that are drawn for the Evidently report."""
+    evidently_runs: NonNegativeInt = 12
+    """Windows that are kept for Evidently's own UI (`make evidently`), some MB each; 0 keeps none."""
 
     @model_validator(mode="after")
     def _persistent(self) -> Self:

@@ -3,9 +3,10 @@
 import difflib
 import hashlib
 import tomllib
+from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import (
     ValidationError,
@@ -16,7 +17,7 @@ from evergreen.errors import SpecError, UnknownModel
 from evergreen.spec.gate import GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
 from evergreen.spec.monitor import BacktestConfig, MonitorConfig, RetrainConfig
-from evergreen.spec.release import ReleaseConfig, ServeConfig
+from evergreen.spec.release import AbTestConfig, ReleaseConfig, ServeConfig
 from evergreen.spec.remedy import RemedyConfig
 from evergreen.spec.table import Table
 from evergreen.spec.train import TrainConfig, TuneConfig
@@ -24,6 +25,7 @@ from evergreen.types import Digest, Remedy, Window
 
 CLASSIFICATION_KEYS = ("max_log_loss", "min_auc", "max_auc_drop")
 REGRESSION_KEYS = ("min_r2",)
+FAIRNESS_OF_TWO_CLASSES = ("max_selection_gap", "max_true_positive_gap")
 
 
 class ModelSpec(Table):
@@ -38,6 +40,7 @@ class ModelSpec(Table):
     retrain: RetrainConfig = RetrainConfig()
     remedy: RemedyConfig = RemedyConfig()
     release: ReleaseConfig = ReleaseConfig()
+    ab_test: AbTestConfig = AbTestConfig()
     serve: ServeConfig = ServeConfig()
     backtest: BacktestConfig = BacktestConfig()
 
@@ -61,6 +64,23 @@ class ModelSpec(Table):
             raise ValueError(f'{", ".join(idle)}: no use to [model].task = "{task}"; take it out')
         if classes and len(set(classes)) < max(len(classes), 2):
             raise ValueError(f"[data].classes needs two names at least and each once, not {list(classes)}")
+        return self
+
+    @model_validator(mode="after")
+    def _fairness(self) -> Self:
+        """Its column is among the rows that judge, and its rates are told of two classes."""
+        fairness = self.gate.fairness
+        if fairness is None:
+            return self
+        if fairness.column not in self.data.slices:
+            raise ValueError(
+                f"[gate.fairness].column {fairness.column!r} is not one of [data].slices {list(self.data.slices)}; add it there"
+            )
+        idle = [key for key in FAIRNESS_OF_TWO_CLASSES if getattr(fairness, key) is not None]
+        if idle and self.model.task != "binary":
+            raise ValueError(
+                f'[gate.fairness].{", ".join(idle)}: no use to [model].task = "{self.model.task}"; take it out'
+            )
         return self
 
     @model_validator(mode="after")
@@ -154,10 +174,20 @@ def _explain(fault: Any, source: str) -> str:
         return f"{source}: {fault['msg'].removeprefix('Value error, ')}"
     key = f"[{where[0]}]" + ("." + ".".join(where[1:]) if where[1:] else "")
     if fault["type"] == "extra_forbidden":
-        table = ModelSpec.model_fields.get(where[0])
-        fields = ModelSpec if len(where) == 1 else table.annotation if table else ModelSpec
-        known = list(getattr(fields, "model_fields", {}))
+        known = _keys_of(where[:-1])
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{source}: unknown key {key}; {hint}"
     return f"{source}: {key}: {fault['msg']} (got {fault.get('input')!r})"
+
+
+def _keys_of(path: Sequence[str]) -> list[str]:
+    """Of the table at `path`, which may be optional; of the whole spec where there is none."""
+    table: Any = ModelSpec
+    for name in path:
+        field = table.model_fields.get(name)
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        table = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Table)), None)
+        if table is None:
+            return []
+    return list(table.model_fields)

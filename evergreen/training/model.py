@@ -54,6 +54,12 @@ class Rows:
         parts = (encoded.numeric, encoded.missing, encoded.categories)
         return cls(*(torch.from_numpy(part).to(device) for part in parts))
 
+    def to(self, device: torch.device) -> "Rows":
+        """On another device, or these themselves."""
+        if self.numeric.device == device:
+            return self
+        return Rows(self.numeric.to(device), self.missing.to(device), self.categories.to(device))
+
     def __getitem__(self, rows: slice) -> "Rows":
         return Rows(self.numeric[rows], self.missing[rows], self.categories[rows])
 

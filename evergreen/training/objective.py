@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from evergreen.training.fused import FusedNetwork
 from evergreen.training.label import Label
 from evergreen.training.model import Network, Rows
 
@@ -37,18 +38,19 @@ def answers_of(label: Label, logits: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def answer(network: Network, label: Label, rows: Rows, chunk: int = 8192) -> Tensor:
+def answer(network: Network | FusedNetwork, label: Label, rows: Rows, chunk: int = 8192) -> Tensor:
     """What the network answers, without any disturbance, on the CPU; see `answers_of`."""
     was_training = network.training
-    network.eval()
+    if was_training:  # walking through the modules to set it again takes longer than to answer a row
+        network.eval()
     device = next(network.parameters()).device
     parts = []
     for start_row in range(0, max(len(rows.numeric), 1), chunk):
-        part = slice(start_row, start_row + chunk)
-        some = Rows(rows.numeric[part].to(device), rows.missing[part].to(device), rows.categories[part].to(device))
-        parts.append(answers_of(label, network(some)).cpu())
-    network.train(was_training)
-    return torch.cat(parts)
+        part = rows if len(rows.numeric) <= chunk else rows[start_row : start_row + chunk]
+        parts.append(answers_of(label, network(part.to(device))).cpu())
+    if was_training:
+        network.train()
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def row_losses(label: Label, answers: Tensor, targets: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from evergreen.errors import ArtifactError
 from evergreen.recalibration import recalibrated
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
+from evergreen.training.fused import FusedNetwork
 from evergreen.training.label import Label
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.objective import answer
@@ -55,13 +56,31 @@ def pack(description: ModelDescription, network: Network) -> dict[str, bytes]:
     }
 
 
+def read_network(path: str | Path, digest: Digest | None = None) -> tuple[ModelDescription, Network]:
+    """What lies in an artifact folder; raises as `Predictor.load`."""
+    files = read_artifact(Path(path), digest)
+    try:
+        found = json.loads(files[MODEL_FILE])
+        if found.get("format") != FORMAT:
+            raise ArtifactError(
+                f"the artifact in {path} has format {found.get('format')}, this code reads {FORMAT}. "
+                "Score it with the version of the code that made it, or train it again."
+            )
+        description = ModelDescription.model_validate(found)
+        network = build_network(description.shape)
+        network.load_state_dict(safetensors.torch.load(files[WEIGHTS_FILE]))
+    except (ValidationError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ArtifactError(f"the artifact in {path} cannot be read: {error}. Train it again.") from error
+    return description, network
+
+
 class Predictor:
     """Scores rows. Nothing in it changes after loading: share it between threads."""
 
     def __init__(self, description: ModelDescription, network: Network) -> None:
         self.description = description
         self._encoder = Encoder(description.preprocessing)
-        self._network = network.eval()
+        self._network = FusedNetwork(network).eval()
 
     @classmethod
     def load(cls, path: str | Path, digest: Digest | None = None) -> Self:
@@ -71,30 +90,12 @@ class Predictor:
         a row takes a fraction of a millisecond, and threads of a server must not wait for each other's.
         """
         torch.set_num_threads(1)
-        files = read_artifact(Path(path), digest)
-        try:
-            found = json.loads(files[MODEL_FILE])
-            if found.get("format") != FORMAT:
-                raise ArtifactError(
-                    f"the artifact in {path} has format {found.get('format')}, this code reads {FORMAT}. "
-                    "Score it with the version of the code that made it, or train it again."
-                )
-            description = ModelDescription.model_validate(found)
-            network = build_network(description.shape)
-            network.load_state_dict(safetensors.torch.load(files[WEIGHTS_FILE]))
-        except (ValidationError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ArtifactError(f"the artifact in {path} cannot be read: {error}. Train it again.") from error
-        return cls(description, network)
+        return cls(*read_network(path, digest))
 
     @property
     def inputs(self) -> dict[str, Literal["numeric", "categorical"]]:
         """What it is asked with, in column order; columns it learnt nothing from may be left out."""
         return self.description.preprocessing.features
-
-    @property
-    def network(self) -> Network:
-        """What answers, before any recalibration; to be read only."""
-        return self._network
 
     @property
     def task(self) -> Task:

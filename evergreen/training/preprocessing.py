@@ -7,8 +7,8 @@ ones share place 0. Free of torch. To treat a new kind of column, add a state cl
 `Encoder`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
+from evergreen.training.curves import FEW_ROWS, Curves
 from evergreen.types import Fact
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ class Encoder:
 
     def __init__(self, fitted: Preprocessing) -> None:
         self.fitted = fitted
-        self._curves = [(c.name, np.array(c.knots), np.array(c.scores)) for c in fitted.numerics]
+        self._numerics = [c.name for c in fitted.numerics]
+        self._curves = Curves([(c.knots, c.scores) for c in fitted.numerics])
         self._indicators = [i for i, column in enumerate(fitted.numerics) if column.indicator]
         self._places = {c.name: {key: i + 1 for i, key in enumerate(c.vocabulary)} for c in fitted.categoricals}
 
@@ -196,7 +198,7 @@ class Encoder:
                 [places.get(key, 0) if key is not None else 0 for key in column.keys] + [0], dtype=np.int64
             )
             categories[:, i] = table[column.codes]
-        return self._encode([numerics[name] for name, _, _ in self._curves], categories)
+        return self._encode([numerics[name] for name in self._numerics], categories)
 
     def encode_cells(self, columns: Mapping[str, Column]) -> Encoded:
         """Encode rows as they come in a request: columns of equal length, of numbers or text, None or NaN where missing.
@@ -210,21 +212,25 @@ class Encoder:
                 places.get(value if type(value) is str else category_key(value), 0)  # type: ignore[arg-type]
                 for value in columns[name]
             ]
-        return self._encode([numbers(name, columns[name]) for name, _, _ in self._curves], categories)
+        return self._encode(self._cells(columns, rows), categories)
 
-    def _encode(self, numbers: Sequence[NDArray[np.float32]], categories: NDArray[np.int64]) -> Encoded:
-        numeric = np.empty((len(categories), len(self._curves)), dtype=np.float32)
-        for i, (values, (_, knots, scores)) in enumerate(zip(numbers, self._curves, strict=True)):
-            numeric[:, i] = np.interp(values, knots, scores)
-            if not math.isfinite(values.sum(dtype=np.float64)):
-                numeric[~np.isfinite(values), i] = np.nan
+    def _cells(self, columns: Mapping[str, Column], rows: int) -> "Sequence[NDArray[np.float32]] | NDArray[np.float32]":
+        if rows <= FEW_ROWS and all(type(columns[name]) is list for name in self._numerics):
+            with suppress(TypeError, ValueError):  # then the column is found and named below
+                return np.array([columns[name] for name in self._numerics], dtype=np.float32)
+        return [numbers(name, columns[name]) for name in self._numerics]
+
+    def _encode(
+        self, numbers: "Sequence[NDArray[np.float32]] | NDArray[np.float32]", categories: NDArray[np.int64]
+    ) -> Encoded:
+        numeric = self._curves.scores(numbers, len(categories))
         absent = np.isnan(numeric)
         missing = absent[:, self._indicators].astype(np.float32)
         numeric[absent] = 0.0
         return Encoded(numeric, missing, categories)
 
     def _rows(self, columns: Mapping[str, Column]) -> int:
-        needed = [name for name, _, _ in self._curves] + list(self._places)
+        needed = [*self._numerics, *self._places]
         absent = [name for name in needed if name not in columns]
         if absent:
             raise DataError(

@@ -26,7 +26,7 @@ from evergreen.training.label import Label
 from evergreen.training.loop import TrainState
 from evergreen.training.model import Network, NetworkShape, build_network
 from evergreen.training.parallel import is_sharded, process_group, whole
-from evergreen.training.predictor import ModelDescription, Predictor, pack
+from evergreen.training.predictor import ModelDescription, pack, read_network
 from evergreen.training.preprocessing import Encoder
 from evergreen.training.processes import REFUSED, die_with_parent, error_line, tell
 from evergreen.training.spending import metered
@@ -98,7 +98,7 @@ def train_rank(job: TrainingJob, started: float) -> None:
 
 def go_on_from(base: Base, network: Network) -> None:
     """Give a network the base's weights; raises `DataError` where the spec now asks for another network."""
-    known = Predictor.load(base.uri, base.digest).network
+    _, known = read_network(base.uri, base.digest)
     try:
         network.load_state_dict(known.state_dict())
     except RuntimeError as error:

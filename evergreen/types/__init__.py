@@ -4,6 +4,8 @@ Frozen, closed, finite, UTC. They carry URIs and digests, never frames, tensors 
 process boundary, a Prefect result and an MLflow tag. Every decision carries its reasons.
 """
 
+from evergreen.types.ab_test import AbTest, AbTestDecision, AbTestFigures, Arm
+from evergreen.types.attribution import Attribution, FeatureImportance
 from evergreen.types.fact import LOSS_NAMES, Cause, Cell, Digest, Fact, LossName, Share, Task, Utc, Window
 from evergreen.types.gate import (
     Baseline,
@@ -12,6 +14,7 @@ from evergreen.types.gate import (
     Evaluation,
     Footprint,
     GateDecision,
+    GroupDay,
     ModelVersion,
     ReliabilityBin,
     Scores,
@@ -29,22 +32,41 @@ from evergreen.types.monitoring import (
     RetrainDecision,
     RetrainRequest,
     WatchCheck,
+    WatchRecord,
+)
+from evergreen.types.parity import ColumnParity, Parity
+from evergreen.types.performance import (
+    CensoredPerformance,
+    DayPerformance,
+    Interval,
+    PerformanceEstimate,
+    SlicePerformance,
+    WindowEstimate,
 )
 from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision
 from evergreen.types.remedy import Recalibration, Remedy
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
+from evergreen.types.verdict import Verdict
 
 __all__ = [
     "LOSS_NAMES",
+    "AbTest",
+    "AbTestDecision",
+    "AbTestFigures",
     "Abandoned",
     "Alarm",
+    "Arm",
+    "Attribution",
     "Baseline",
     "Baselines",
     "Cause",
     "Cell",
+    "CensoredPerformance",
     "Check",
+    "ColumnParity",
     "Cost",
     "DayLoss",
+    "DayPerformance",
     "Digest",
     "DriftReport",
     "DriftVerdict",
@@ -52,15 +74,20 @@ __all__ = [
     "Fact",
     "Fault",
     "FeatureDrift",
+    "FeatureImportance",
     "FeatureShift",
     "Finding",
     "Footprint",
     "GateDecision",
+    "GroupDay",
+    "Interval",
     "JournalEntry",
     "LiveFigures",
     "LossName",
     "ModelVersion",
     "Outcome",
+    "Parity",
+    "PerformanceEstimate",
     "PerformanceReport",
     "Prediction",
     "ProbeReport",
@@ -75,12 +102,16 @@ __all__ = [
     "RetrainRequest",
     "Scores",
     "Share",
+    "SlicePerformance",
     "Task",
     "TrainedModel",
     "TrainingSet",
     "Trial",
     "Tuning",
     "Utc",
+    "Verdict",
     "WatchCheck",
+    "WatchRecord",
     "Window",
+    "WindowEstimate",
 ]

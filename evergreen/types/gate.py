@@ -1,11 +1,14 @@
 """How good a candidate is, what was checked, and the version that came of it."""
 
+from datetime import date
+
 from pydantic import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
 )
 
+from evergreen.types.attribution import Attribution
 from evergreen.types.fact import LOSS_NAMES, Digest, Fact, Share, Task, Window
 from evergreen.types.training import DayLoss
 
@@ -55,6 +58,19 @@ class ReliabilityBin(Fact):
     """Of the rows whose label is 1."""
 
 
+class GroupDay(Fact):
+    """One day of one group of rows, counted so that groups can be compared with days as the unit."""
+
+    rows: PositiveInt
+    loss_sum: NonNegativeFloat
+    selected: NonNegativeInt = 0
+    """Scored at the threshold or above; 0 unless the model is binary."""
+    positives: NonNegativeInt = 0
+    """Whose label is 1."""
+    true_positives: NonNegativeInt = 0
+    """Of the positives, those selected."""
+
+
 class Evaluation(Fact):
     """One model's figures on one holdout, whole and by slice."""
 
@@ -68,6 +84,12 @@ class Evaluation(Fact):
     """Keyed `column=value`."""
     reliability: tuple[ReliabilityBin, ...] = ()
     """Of a binary model, over the whole holdout, from low scores to high ones."""
+    unsound_scores: NonNegativeInt = 0
+    """Rows given no finite number, or no probability; they count as a blind guess in all figures."""
+    attribution: Attribution | None = None
+    """Of a candidate: what it leans on."""
+    groups: dict[str, dict[date, GroupDay]] = {}
+    """Of a candidate whose spec bounds the difference between groups: a group's days that have rows of it."""
 
 
 class Baseline(Fact):

@@ -10,6 +10,7 @@ from pydantic import (
 
 from evergreen.types.fact import Cause, Cell, Fact, Share, Utc, Window
 from evergreen.types.gate import Scores
+from evergreen.types.performance import DayPerformance, Interval, PerformanceEstimate, SlicePerformance
 from evergreen.types.remedy import Remedy
 
 
@@ -37,7 +38,10 @@ class Prediction(Fact):
     """The other version of an open release, which scored the same row beside; nobody was told what it said."""
     shadow_score: float | None = None
     """None where it failed."""
+    shadow_probabilities: dict[str, float] | None = None
     shadow_latency_ms: NonNegativeFloat | None = None
+    routed_by: str | None = None
+    """The entity that an A/B test gave this arm; None where none runs."""
 
 
 class FeatureDrift(Fact):
@@ -155,6 +159,15 @@ class PerformanceReport(Fact):
     days: NonNegativeInt = 0
     probe: ProbeReport | None = None
     """None while too few outcomes are in to make it."""
+    intervals: dict[str, Interval] = {}
+    """The loss, by its name among the figures, `calibration_gap`, and where the task has them `auc` and `accuracy`, with
+    bounds by days; empty while `scores` is None, and so are the two that follow."""
+    by_day: tuple[DayPerformance, ...] = ()
+    """Oldest first."""
+    slices: tuple[SlicePerformance, ...] = ()
+    """Of the columns in `[data].slices`, the largest first."""
+    estimate: PerformanceEstimate | None = None
+    """The same figures found without the window's outcomes; of a regression not available."""
 
     @property
     def label_share(self) -> float:
@@ -207,6 +220,16 @@ class WatchCheck(Fact):
     """The Evidently page of the window."""
     remedy: Remedy = Remedy.RETRAIN
     """What was asked for, where `retrain` says that something was."""
+
+
+class WatchRecord(Fact):
+    """One past look with all it saw, for people to read."""
+
+    check: WatchCheck
+    as_of: Utc
+    reasons: tuple[str, ...]
+    performance: PerformanceReport
+    drift: DriftReport | None
 
 
 class RetrainRequest(Fact):

@@ -8,6 +8,7 @@ from pydantic import (
     model_validator,
 )
 
+from evergreen.types.ab_test import AbTest
 from evergreen.types.fact import Fact, Share, Utc
 from evergreen.types.gate import Check, ModelVersion, Scores
 from evergreen.types.monitoring import RetrainRequest
@@ -25,6 +26,8 @@ class Release(Fact):
     previous: int | None = None
     changed_at: Utc
     """Logical time of the last change; a challenger's dwell counts from here."""
+    test: AbTest | None = None
+    """While an A/B test runs the split stays as it is, and nothing is rolled out."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -32,6 +35,8 @@ class Release(Fact):
             raise ValueError(f"a share of {self.challenger_share} without a challenger")
         if self.challenger is not None and self.challenger == self.champion:
             raise ValueError(f"version {self.champion} cannot be champion and challenger at once")
+        if self.test is not None and self.challenger is None:
+            raise ValueError("an A/B test without a challenger")
         return self
 
 

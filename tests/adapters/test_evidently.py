@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from evergreen.adapters.evidently import Kind, drift_report
+from evergreen.adapters.evidently_workspace import EvidentlyWorkspace
 from evergreen.errors import DataError
 from evergreen.types import DriftReport, FeatureDrift, Window
 
@@ -42,7 +43,7 @@ def compare(current: pd.DataFrame, folder: Path, **more: Any) -> DriftReport:
         current,
         more.pop("inputs", INPUTS),
         model="flight_delay",
-        window=WINDOW,
+        window=more.pop("window", WINDOW),
         reference_window=REFERENCE_WINDOW,
         html=folder / "drift" / "report.html",
         **more,
@@ -208,6 +209,23 @@ def test_the_adapter_does_not_import_evidently_until_a_report_is_asked_for() -> 
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert answer.stdout.strip() == "False"
+
+
+def test_the_newest_windows_are_kept_for_evidentlys_own_ui_and_a_window_once(tmp_path: Path) -> None:
+    from evidently.ui.workspace import Workspace
+
+    kept = EvidentlyWorkspace(tmp_path / "evidently", 2)
+    weeks = [Window(start=START + timedelta(days=7 * n), end=START + timedelta(days=7 * n + 7)) for n in range(3)]
+    for week in (weeks[0], weeks[1], weeks[2], weeks[1]):
+        compare(some_rows(100), tmp_path, window=week, workspace=kept)
+
+    workspace = Workspace.create(str(tmp_path / "evidently" / "workspace"))
+    projects = workspace.list_projects()
+    assert [project.name for project in projects] == ["flight_delay"]
+    runs = [workspace.get_run(projects[0].id, run) for run in workspace.list_runs(projects[0].id)]
+    assert sorted(run.timestamp for run in runs) == [week.end for week in weeks[1:]]
+    assert {run.name for run in runs} == {str(week) for week in weeks[1:]}
+    assert all(len(run.metric_results) >= 1 + len(INPUTS) for run in runs)
 
 
 def test_telemetry_is_off_once_a_report_was_made(tmp_path: Path) -> None:

@@ -256,3 +256,12 @@ def test_a_value_that_cannot_be_read_is_refused_by_name(fresh: Features, column:
 def test_a_feature_repository_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="EVERGREEN_FEATURE_REPO"):
         Features(Settings(home=tmp_path, feature_repo=tmp_path / "nowhere"))
+
+
+def test_the_moments_of_all_refreshes_are_known(fresh: Features) -> None:
+    assert fresh.refreshes(SERVICE) == ()
+
+    for moment in MOMENTS[:2]:
+        fresh.materialize(moment)
+
+    assert fresh.refreshes(SERVICE) == tuple(MOMENTS[:2])

@@ -192,3 +192,27 @@ def test_auxiliary_labels_are_those_known_when_the_holdout_starts(
     before = rows[rows["event_timestamp"] < pd.Timestamp(start)]
     assert 0.9 < before["auxiliary"].notna().mean() < 1.0  # cancelled flights have none
     assert rows.loc[rows["event_timestamp"] >= pd.Timestamp(start), "auxiliary"].isna().all()
+
+
+def test_what_was_asked_is_found_as_it_was_known_then_and_the_rest_is_left_out(
+    history: Settings, spec: ModelSpec
+) -> None:
+    window = Window(start=AS_OF - timedelta(hours=6), end=AS_OF)
+    examples = feature_tables.read_examples(history.data, spec, window, END)
+    early = examples["event_timestamp"] - pd.Timedelta(minutes=30)
+    asked = pd.DataFrame(
+        {
+            "prediction_id": [f"p{n}" for n in range(len(examples))],
+            "example_id": examples["example_id"],
+            "event_timestamp": early,
+        }
+    )
+    stranger = pd.DataFrame({"prediction_id": ["px"], "example_id": ["nobody"], "event_timestamp": early[:1]})
+    unborn = asked.iloc[:1].assign(prediction_id="py", event_timestamp=pd.Timestamp("2012-01-01", tz="UTC"))
+
+    found = feature_tables.read_asked(history.data, spec, pd.concat([asked, stranger, unborn]))
+
+    assert set(found["prediction_id"]) == set(asked["prediction_id"])
+    both = found.merge(asked, on=["prediction_id", "example_id", "event_timestamp"])
+    assert len(both) == len(asked)
+    assert both["scheduled_departure"].notna().all()

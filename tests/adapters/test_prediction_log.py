@@ -244,3 +244,27 @@ def test_moments_survive_the_frame_to_the_microsecond(log: PredictionLog) -> Non
     log.record([a_prediction(0, at=moment)])
 
     assert log.frame("flight_delay", a_window(), MAY)["event_timestamp"].tolist() == [pd.Timestamp(moment)]
+
+
+def test_a_draw_is_of_one_version_and_window_and_the_same_seed_draws_the_same(log: PredictionLog) -> None:
+    window = a_window()
+    log.record([a_prediction(n, at=MAY + n * HOUR) for n in range(40)])
+    log.record([a_prediction(40, version=2), a_prediction(41, at=window.end), a_prediction(42, model="other")])
+
+    count, drawn = log.draw("flight_delay", 1, window, 10, seed=3, as_of=window.end)
+    _, again = log.draw("flight_delay", 1, window, 10, seed=3, as_of=window.end)
+    _, other = log.draw("flight_delay", 1, window, 10, seed=4, as_of=window.end)
+    _, whole = log.draw("flight_delay", 1, window, 100, seed=3, as_of=window.end)
+
+    assert count == len(whole) == 40
+    assert len(drawn) == 10
+    assert drawn.equals(again)
+    assert set(drawn["prediction_id"]) != set(other["prediction_id"])
+    assert drawn["event_timestamp"].is_monotonic_increasing
+
+
+def test_a_draw_of_nothing_is_empty(log: PredictionLog) -> None:
+    count, drawn = log.draw("flight_delay", 1, a_window(), 10, seed=3, as_of=MAY)
+
+    assert (count, len(drawn)) == (0, 0)
+    assert list(drawn.columns) == list(COLUMNS)

@@ -80,7 +80,39 @@ def test_an_alias_that_was_moved_by_hand_is_put_back_and_told(
 
     assert finding.kind == "moved_by_hand"
     assert finding.reason == "alias champion was at version 2, revision 1 says version 1: somebody moved it by hand"
-    assert registry.mirrored(MODEL) == ({"champion": 1}, release)
+    shown, told = registry.mirrored(MODEL)
+    assert shown == {"champion": 1}
+    with Session(engine) as session:
+        noted = ReleaseStore(session).journal(MODEL)[-1]
+    assert (noted.action, noted.actor, noted.reason) == ("moved_by_hand", "reconciler", finding.reason)
+    assert noted.after == told == release.model_copy(update={"revision": 2})
+    assert reconcile(engine, registry) == ()
+
+
+def test_a_hand_that_moves_an_alias_again_is_noted_again_and_one_repair_that_died_is_not_noted_twice(
+    engine: Engine, registry: ModelRegistry, settings: Settings
+) -> None:
+    registry.mirror(change(engine, 1))
+    hand = client(settings)
+
+    class Dying:
+        def __getattr__(self, name: str) -> object:
+            return getattr(registry, name)
+
+        def mirror(self, release: Release) -> None:
+            raise RuntimeError(f"killed before the mirror of {release.revision}")
+
+    hand.set_registered_model_alias(MODEL, "champion", "2")
+    with pytest.raises(RuntimeError):
+        reconcile(engine, Dying())  # type: ignore[arg-type]
+    reconcile(engine, registry)
+    hand.set_registered_model_alias(MODEL, "champion", "2")
+    reconcile(engine, registry)
+
+    with Session(engine) as session:
+        journal = ReleaseStore(session).journal(MODEL)
+    assert [entry.action for entry in journal] == ["start", "moved_by_hand", "moved_by_hand"]
+    assert registry.mirrored(MODEL) == ({"champion": 1}, journal[-1].after)
 
 
 def test_an_alias_that_was_deleted_by_hand_comes_back(

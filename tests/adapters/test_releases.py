@@ -6,9 +6,11 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from evergreen.ab_test import plan
 from evergreen.adapters.releases import ReleaseStore
 from evergreen.errors import InvalidTransition, ReleaseConflict, UnknownModel
-from evergreen.release import promote, roll_back, start
+from evergreen.release import end_test, promote, roll_back, start, start_test
+from evergreen.spec import AbTestConfig
 from evergreen.types import Release
 from tests.databases import database_url, engine, postgres_url, session
 from tests.factories import DAY, HOUR, MAY, a_release
@@ -179,6 +181,34 @@ def test_200_promotions_at_once_leave_one_champion_and_a_journal_without_gaps(en
     assert all(entry.before == earlier.after for earlier, entry in pairwise(journal))
     assert all(entry.after.previous == earlier.after.champion for earlier, entry in pairwise(journal))
     assert current == journal[-1].after
+
+
+def test_an_ab_test_is_kept_with_its_plan_in_the_row_and_in_the_journal(store: ReleaseStore) -> None:
+    first = save(store, a_release(champion=1))
+    test = plan(AbTestConfig(entity="customer"), first, 2, MAY)
+    running = save(store, start_test(first, version=2, share=0.5, test=test, at=MAY))
+
+    assert store.current("flight_delay") == running
+    assert store.journal("flight_delay")[-1].after.test == test
+    assert store.restore("flight_delay") is None
+
+    ended = save(store, end_test(running, promoted=True, at=MAY + DAY))
+    assert store.current("flight_delay") == ended
+    assert ended.test is None
+
+
+def test_a_note_is_a_revision_that_changes_nothing_and_is_made_once(store: ReleaseStore) -> None:
+    first = save(store, a_release(champion=1))
+
+    notes = [
+        store.note("flight_delay", action="moved_by_hand", actor="reconciler", reason="x", request="by-hand/1")
+        for _ in range(2)
+    ]
+
+    assert notes == [first.model_copy(update={"revision": 2})] * 2
+    assert [entry.action for entry in store.journal("flight_delay")] == ["start", "moved_by_hand"]
+    with pytest.raises(UnknownModel, match="nothing to note"):
+        store.note("taxi", action="moved_by_hand", actor="reconciler", reason="x", request="by-hand/1")
 
 
 def test_a_request_that_was_answered_is_answered_the_same_and_changes_nothing(store: ReleaseStore) -> None:

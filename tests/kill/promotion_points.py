@@ -1,10 +1,12 @@
-"""`python -m tests.kill.promotion_points HOME`: kill register, roll out, promote and roll back at every call they make.
+"""`python -m tests.kill.promotion_points HOME [OPERATION…]`: kill register, roll out, promote, roll back at every call they make.
 
 The points are found by walking: in a forked child every call of MLflow's client and every statement on Evergreen's tables
 that may change something, every commit, and every link and rename of a file under the home is counted; a run that is not
 killed says how many there are. Then each operation is run once a point and killed with -9 just before it (and after the
 last), and run again, while a reader polls both databases. Prints one JSON line a point. Everything heavy is imported once,
 here; nothing is open when it forks.
+
+A roll out and an A/B test go the whole way of their flows: answers, outcomes, judgement, change, mirror.
 """
 
 import importlib
@@ -23,13 +25,20 @@ from typing import Any
 from mlflow import MlflowClient
 from sqlalchemy import Engine, event
 
-from evergreen.adapters.reconciler import show
-from evergreen.release import promote, start, step
+from evergreen import ab_test
+from evergreen.adapters.reconciler import reconcile, show
+from evergreen.monitoring.arms import compare_arms
+from evergreen.monitoring.performance import live_figures
+from evergreen.monitoring.shadow import paired_days
+from evergreen.release import start, start_test, step
+from evergreen.rollout import follow, judge
 from evergreen.settings import ROOT, Settings
+from evergreen.spec import AbTestConfig, ReleaseConfig
 from evergreen.training.artifact import write_artifact
 from evergreen.types import Cause, Release
 from evergreen.wiring import Wiring
-from tests.factories import DAY, MAY, a_gate_decision, a_trained_model, an_evaluation
+from serving.routing import roles
+from tests.factories import DAY, MAY, a_gate_decision, a_prediction, a_trained_model, an_evaluation
 
 MODEL = "flight_delay"
 READS = ("_", "get", "search", "list", "download", "load")
@@ -67,10 +76,85 @@ def of(release: Release | None) -> Release:
     return release
 
 
+def answer(wire: Wiring, first_day: int, days: int, *, tested: bool = False) -> None:
+    """What serving logs: version 2 beside version 1, or each on its arm; a little better where it is tested."""
+    with wire.records() as records:
+        release = of(records.releases.current(MODEL))
+    found = []
+    for number in range(days * A_DAY):
+        name = f"{first_day}/{number}"
+        version = 2 if tested and roles(release, [name])[0] == "challenger" else 1
+        said = a_prediction(
+            prediction_id=name,
+            example_id=name,
+            at=MAY + first_day * DAY + number * DAY / A_DAY,
+            version=version,
+            score=0.75 if version == 2 else 0.7,
+        )
+        more = {"routed_by": name} if tested else {"shadow_version": 2, "shadow_score": 0.7 + number % 7 / 1e4}
+        found.append(said.model_copy(update=more | ({} if tested else {"shadow_latency_ms": 1.0})))
+    with wire.records() as records:
+        records.predictions.record(found)
+
+
+def outcomes(wire: Wiring, as_of_day: int) -> None:
+    """All that are waited for; each was a yes."""
+    with wire.records() as records:
+        waiting = records.predictions.waiting(MODEL, MAY + as_of_day * DAY)
+        known = waiting.assign(label=1.0, label_timestamp=waiting["event_timestamp"])
+        records.predictions.record_outcomes(MODEL, known)
+
+
+def roll_out(wire: Wiring) -> None:
+    """What the flow does: proof is in, and the challenger is promoted."""
+    now = MAY + 8 * DAY
+    outcomes(wire, 8)
+    with wire.records() as records:
+        release = of(records.releases.current(MODEL))
+        since = records.releases.challenger_since(MODEL)
+        frame = records.predictions.since(MODEL, since or now, now)
+    if release.challenger is not None:  # else the run before got so far
+        pairs = paired_days(frame, champion=1, challenger=2, as_of=now, min_label_share=0.8)
+        config = ReleaseConfig(steps=(0.1, 0.5, 1.0))
+        live = [live_figures(frame, version) for version in (1, 2)]
+        decision = judge(release, live[0], live[1], config, now, list(pairs.values()), since)
+        assert decision.action == "promote", decision.reasons
+        change(wire, "promote", lambda current: follow(of(current), decision, config, now))
+    show(wire.engine, wire.registry, MODEL)
+
+
+def begin_test(wire: Wiring) -> None:
+    """What the flow does when it is given a version."""
+    wire.registry.servable(MODEL, 2)
+    config, at = AbTestConfig(min_days=3, min_rows=100), MAY + 10 * DAY
+
+    def begin(now: Release | None) -> Release:
+        if now is not None and now.test is not None and now.challenger == 2:
+            return now
+        return start_test(now, version=2, share=0.5, test=ab_test.plan(config, now, 2, at), at=at)
+
+    change(wire, "ab_test", begin)
+
+
+def end_test(wire: Wiring) -> None:
+    """What the flow does when the test that runs is decided."""
+    now = MAY + 15 * DAY
+    outcomes(wire, 15)
+    with wire.records() as records:
+        release = of(records.releases.current(MODEL))
+        frame = records.predictions.since(MODEL, MAY + 10 * DAY, now)
+    if release.test is not None:
+        figures = compare_arms(frame, champion=1, challenger=2, as_of=now, min_label_share=0.8)
+        decision = ab_test.judge(release, figures, live_figures(frame, 2), ReleaseConfig(), now)
+        assert decision.verdict == "promote", decision.reasons
+        change(wire, "ab_promote", lambda current: ab_test.follow(of(current), decision, now))
+    show(wire.engine, wire.registry, MODEL)
+
+
 def take_back(wire: Wiring) -> None:
     """What a rollback does, on the command line and over HTTP."""
     with wire.records() as records:
-        records.releases.take_back(MODEL, at=MAY + 4 * DAY, actor="a test", reason="", request="run/roll_back")
+        records.releases.take_back(MODEL, at=MAY + 9 * DAY, actor="a test", reason="", request="run/roll_back")
     show(wire.engine, wire.registry, MODEL)
 
 
@@ -88,12 +172,31 @@ OPERATIONS: tuple[tuple[str, Operation], ...] = (
         lambda wire: change(wire, "canary", lambda now: start(now, model=MODEL, version=2, share=0.1, at=MAY + DAY)),
     ),
     ("step", lambda wire: change(wire, "advance", lambda now: step(of(now), share=0.5, at=MAY + 2 * DAY))),
-    ("promote", lambda wire: change(wire, "promote", lambda now: promote(of(now), at=MAY + 3 * DAY))),
+    ("answer", lambda wire: answer(wire, 2, 5)),
+    ("promote", roll_out),
     ("roll back", take_back),
+    ("begin an A/B test", begin_test),
+    ("answer on two arms", lambda wire: answer(wire, 10, 4, tested=True)),
+    ("end the A/B test", end_test),
+    ("a hand", lambda wire: wire.registry.client.set_registered_model_alias(MODEL, "champion", "1")),
+    ("put right", lambda wire: reconcile(wire.engine, wire.registry)),
 )
 """Each goes on where the one before it ended."""
-CHAMPIONS: dict[str, set[int]] = {"roll out": {1}, "step": {1}, "promote": {1, 2}, "roll back": {1, 2}}
+CHAMPIONS: dict[str, set[int]] = {
+    "roll out": {1},
+    "step": {1},
+    "answer": {1},
+    "promote": {1, 2},
+    "roll back": {1, 2},
+    "begin an A/B test": {1},
+    "answer on two arms": {1},
+    "end the A/B test": {1, 2},
+    "a hand": {1, 2},
+    "put right": {1, 2},
+}
 """Who may be champion while the operation runs; where it is not named there may be none yet."""
+A_DAY = 120
+"""Answers."""
 
 
 class Crossings:
@@ -193,6 +296,8 @@ def state(home: Path) -> dict[str, Any]:
         found: dict[str, Any] = {
             "release": tables.execute("SELECT * FROM releases").fetchall(),
             "journal": tables.execute("SELECT * FROM release_journal ORDER BY revision").fetchall(),
+            "answers": tables.execute("SELECT count(*), count(routed_by) FROM predictions").fetchall(),
+            "outcomes": tables.execute("SELECT count(*) FROM outcomes").fetchall(),
         }
     with sqlite3.connect(f"file:{home}/mlflow.db?mode=ro", uri=True) as registry:
         for name, query in {
@@ -246,17 +351,17 @@ def kill_at(base: Path, home: Path, operation: Operation, fatal: int, champions:
 
 
 def main() -> None:
-    """Walk all operations."""
-    work = Path(sys.argv[1])
+    """Walk all operations, and kill those that are named, or each."""
+    work, named = Path(sys.argv[1]), sys.argv[2:]
     base = work / "base"
     base.mkdir(parents=True)
     run(base, lambda _: None)  # makes both databases
     for name, operation in OPERATIONS:
-        after = work / name.replace(" ", "-")
+        after = work / "".join(letter if letter.isalnum() else "-" for letter in name)
         shutil.copytree(base, after)
         calls = run(after, operation)
         wanted = state(after)
-        for fatal in range(len(calls) + 1):
+        for fatal in range(len(calls) + 1) if not named or name in named else ():
             found = kill_at(base, work / "killed", operation, fatal, CHAMPIONS.get(name))
             point = f"before {calls[fatal]}" if fatal < len(calls) else f"after {calls[-1]}"
             differs = {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]}

@@ -27,7 +27,15 @@ def test_killed_at_every_call_and_run_again_everything_ends_as_if_nothing_had_ha
     assert [point for point in points if point["differs"]] == []
     by_operation = {
         name: sum(point["operation"] == name for point in points)
-        for name in ("register", "roll out", "promote", "roll back")
+        for name in (
+            "register",
+            "roll out",
+            "promote",
+            "roll back",
+            "begin an A/B test",
+            "end the A/B test",
+            "put right",
+        )
     }
     assert min(by_operation.values()) >= 5, by_operation
-    assert len(points) >= 20
+    assert len(points) >= 60

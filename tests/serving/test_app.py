@@ -627,6 +627,16 @@ def test_metrics_are_what_prometheus_reads(api: Api) -> None:
     assert {labels["model"] for labels in requests} <= {"", "flight_delay", "strict", "ghost", "unknown"}
 
 
+def test_what_the_watch_found_is_a_page_of_its_own_for_prometheus(api: Api) -> None:
+    page = api.client.get("/metrics/monitoring")
+
+    families = {family.name: family for family in text_string_to_metric_families(page.text)}
+    ages = {s.labels["model"]: s.value for s in families["evergreen_monitoring_champion_age_seconds"].samples}
+    assert {"flight_delay", "strict"} <= ages.keys()
+    assert "evergreen_monitoring_realised_loss" in families
+    assert not families["evergreen_monitoring_realised_loss"].samples  # nobody watched yet
+
+
 def test_the_openapi_page_tells_a_client_what_to_send(api: Api) -> None:
     described = api.client.get("/openapi.json").json()
 
@@ -709,6 +719,24 @@ def test_single_rows_that_come_together_are_answered_together(api: Api) -> None:
     assert answers == [f"together-{n}" for n in range(160)]
     assert api.counted("batch_rows_sum", model="flight_delay") - rows == 160
     assert api.counted(batches, model="flight_delay") - before < 160
+
+
+def test_stored_values_that_were_just_read_are_not_read_again(api: Api) -> None:
+    hits = {"cache": "features", "model": "flight_delay", "result": "hit"}
+    api.predict(a_flight(example_id="read"))
+    before = api.counted("cache_lookups_total", **hits)
+
+    (first,) = api.predict(a_flight(example_id="kept")).json()["predictions"]
+
+    assert api.counted("cache_lookups_total", **hits) > before
+    assert first["stale"] == []
+    read, kept = (api.logged(name).drop(columns=OF_A_ROW) for name in ("read", "kept"))
+    pd.testing.assert_frame_equal(read, kept)
+    assert api.counted("feature_age_seconds_count", model="flight_delay", view="origin_weather") > 0
+
+
+OF_A_ROW = ["prediction_id", "example_id", "latency_ms"]
+"""Columns of the log that two answers to the same question differ in."""
 
 
 @pytest.mark.slow

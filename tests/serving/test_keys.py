@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -14,7 +14,7 @@ from evergreen.errors import ConfigurationError
 from evergreen.settings import ROOT, Settings
 from evergreen.wiring import Wiring
 from serving.app import create_app
-from serving.keys import ApiKeys, require_keys_beyond_loopback
+from serving.keys import ApiKeys, Scope, require_keys_beyond_loopback
 from tests.serving.server_process import released, served
 from tests.serving.serving_factories import NOON, a_flight
 
@@ -111,7 +111,7 @@ def test_keys_are_made_and_revoked_by_a_command(tmp_path: Path) -> None:
 def guarded(installation: Wiring) -> Iterator[tuple[httpx.Client, dict[str, str]]]:
     settings = installation.settings.model_copy(update={"require_api_keys": True, "max_body_bytes": 20_000})
     keys = ApiKeys(settings.keys_file)
-    made = {scope: keys.make(f"only-{scope}", [scope]) for scope in ("predict", "outcomes", "admin")}
+    made = {scope: keys.make(f"only-{scope}", [scope]) for scope in get_args(Scope)}
     released(installation, 1)
     with served(create_app(settings)) as client:
         yield client, made
@@ -121,8 +121,9 @@ def guarded(installation: Wiring) -> Iterator[tuple[httpx.Client, dict[str, str]
 ROUTES: list[tuple[str, str, str, Any]] = [
     ("predict", "POST", "/predict/flight_delay", ASKED),
     ("outcomes", "POST", "/outcomes/flight_delay", REPORTED),
-    ("admin", "GET", "/models", None),
-    ("admin", "GET", "/metrics", None),
+    ("watch", "GET", "/models", None),
+    ("watch", "GET", "/metrics", None),
+    ("admin", "POST", "/models/nobody/rollback", None),
 ]
 
 
@@ -138,8 +139,30 @@ def test_a_route_answers_the_keys_of_its_scope_alone(
     assert status({}) == 401
     assert status({"authorization": "Bearer evergreen_guessed"}) == 401
     assert status({"authorization": f"Basic {keys[scope]}"}) == 401
+    may = {scope, "admin"} if scope == "watch" else {scope}
     for of, key in keys.items():
-        assert status({"authorization": f"Bearer {key}"}) == (200 if of == scope else 403)
+        # Of the model nobody there is nothing to take back.
+        assert status({"authorization": f"Bearer {key}"}) == ((404 if "nobody" in path else 200) if of in may else 403)
+
+
+def test_on_a_laptop_too_a_release_is_taken_back_with_a_key_alone(installation: Wiring) -> None:
+    keys = ApiKeys(installation.settings.keys_file)
+    released(installation, 1)
+    released(installation, 2)
+    try:
+        with served(create_app(installation.settings)) as client:
+            without = client.post("/models/flight_delay/rollback")
+            key = keys.make("ada", ["admin"])
+            wrong = client.post("/models/flight_delay/rollback", headers={"Authorization": f"Bearer {key}x"})
+            nothing = client.post("/models/flight_delay/rollback", headers={"Authorization": f"Bearer {key}"})
+            asked = client.get("/models")
+    finally:
+        keys.revoke("ada")
+
+    assert (without.status_code, wrong.status_code) == (401, 401)
+    assert "python -m serving.keys make NAME --scope admin" in without.json()["detail"]
+    assert (nothing.status_code, "no previous champion" in nothing.json()["detail"]) == (409, True)
+    assert asked.status_code == 200  # everything else is open here
 
 
 def test_probes_need_no_key(guarded: tuple[httpx.Client, dict[str, str]]) -> None:

@@ -1,53 +1,82 @@
-"""The way back over HTTP and on the command line, as two serving processes see it."""
+"""The way back over HTTP and on the command line, as every worker of two servers sees it."""
 
-import hashlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
+import psutil
 import pytest
 
 from evergreen.release import start
 from evergreen.settings import ROOT
 from evergreen.types import Release
 from evergreen.wiring import Wiring
+from serving.keys import ApiKeys
 from stack.environment import QUIET
 from stack.ports import free_port
 from tests.serving.conftest import installation
 from tests.serving.serving_factories import NOON
 
-KEY = "open sesame"
-HEADERS = {"Authorization": f"Bearer {KEY}"}
 MODEL = "flight_delay"
 EFFECTIVE_SECONDS = 2.0
 
 
-def environment(wire: Wiring, port: int = 0) -> dict[str, str]:
+def environment(wire: Wiring, port: int = 0, workers: int = 1) -> dict[str, str]:
     return os.environ | QUIET | {
         "EVERGREEN_HOME": str(wire.settings.home),
         "EVERGREEN_MODELS_DIR": str(wire.settings.models_dir),
         "EVERGREEN_SERVING_PORT": str(port),
-        "EVERGREEN_ADMIN_KEY_DIGEST": hashlib.sha256(KEY.encode()).hexdigest(),
+        "EVERGREEN_SERVING_WORKERS": str(workers),
     }  # fmt: skip
 
 
 @contextmanager
-def serving(wire: Wiring, port: int) -> Iterator[httpx.Client]:
-    """A serving process of its own, at the default poll interval."""
+def serving(wire: Wiring, workers: int) -> Iterator[list[httpx.Client]]:
+    """A server of its own, at the default poll interval; a client of each process that answers."""
+    port = free_port("127.0.0.1")
     process = subprocess.Popen(
         [sys.executable, "-m", "serving"],
-        cwd=ROOT, env=environment(wire, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=ROOT, env=environment(wire, port, workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0) as client:
-            yield client
+        with ExitStack() as clients:
+            yield each_worker(port, process.pid, workers, clients)
     finally:
         process.terminate()
         process.wait(30)
+
+
+def each_worker(port: int, server: int, workers: int, clients: ExitStack) -> list[httpx.Client]:
+    """A connection stays with the worker that accepted it, so each is asked once while the others are held."""
+    root, found = psutil.Process(server), dict[int, httpx.Client]()
+    deadline = time.monotonic() + 150
+    while len(found) < workers:
+        assert time.monotonic() < deadline, f"{len(found)} of {workers} workers answer"
+        spawned = [one for one in root.children() if "spawn_main" in " ".join(one.cmdline())]
+        answering = spawned if workers > 1 else [root]
+        for worker in answering if len(answering) == workers else []:
+            if worker.pid in found:
+                continue
+            client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=3.0)
+            others = [one for one in answering if one != worker]
+            for one in others:
+                one.suspend()
+            try:
+                client.get("/ready").raise_for_status()
+                found[worker.pid] = clients.enter_context(client)
+            except httpx.HTTPError:  # it is not up yet
+                client.close()
+            finally:
+                for one in others:
+                    one.resume()
+        time.sleep(0.5)
+    for client in found.values():
+        client.timeout = 30.0
+    return list(found.values())
 
 
 def served(client: httpx.Client) -> int | None:
@@ -83,11 +112,11 @@ def journal(wire: Wiring) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.slow
-def test_a_rollback_takes_effect_on_two_serving_processes_within_two_seconds(installation: Wiring) -> None:
-    ports = [free_port("127.0.0.1") for _ in range(2)]
+def test_a_rollback_takes_effect_on_every_serving_process_within_two_seconds(installation: Wiring) -> None:
+    headers = {"Authorization": f"Bearer {ApiKeys(installation.settings.keys_file).make('night-shift', ['admin'])}"}
     first = give_everything(installation, 1)
-    with serving(installation, ports[0]) as one, serving(installation, ports[1]) as other:
-        both = [one, other]
+    with serving(installation, 3) as workers, serving(installation, 1) as (other,):
+        one, both = workers[0], [*workers, other]
         seconds_until(both, 1)
         give_everything(installation, 2)
         seconds_until(both, 2)
@@ -95,18 +124,18 @@ def test_a_rollback_takes_effect_on_two_serving_processes_within_two_seconds(ins
         assert one.post(f"/models/{MODEL}/rollback").status_code == 401
         assert one.post(f"/models/{MODEL}/rollback", headers={"Authorization": "Bearer no"}).status_code == 401
         begun = time.monotonic()
-        given = HEADERS | {"Idempotency-Key": "night shift", "X-Reason": "too many late"}
+        given = headers | {"Idempotency-Key": "night shift", "X-Reason": "too many late"}
         answer = one.post(f"/models/{MODEL}/rollback", headers=given)
         answered_seconds = time.monotonic() - begun
         assert (answer.status_code, answer.json()["champion"]) == (200, 1)
         assert answered_seconds + seconds_until(both, 1) < EFFECTIVE_SECONDS
-        assert journal(installation)[-1] == ("roll_back", "http/admin", "too many late")
+        assert journal(installation)[-1] == ("roll_back", "http/night-shift", "too many late")
         assert installation.registry.mirrored(MODEL)[0] == {"champion": 1}
 
         assert one.post(f"/models/{MODEL}/rollback", headers=given).json() == answer.json()  # nothing changes
-        refused = one.post(f"/models/{MODEL}/rollback", headers=HEADERS)
+        refused = one.post(f"/models/{MODEL}/rollback", headers=headers)
         assert (refused.status_code, "no previous champion" in refused.json()["detail"]) == (409, True)
-        assert one.post("/models/taxi/rollback", headers=HEADERS).status_code == 404
+        assert one.post("/models/taxi/rollback", headers=headers).status_code == 404
 
         give_everything(installation, 2)
         seconds_until(both, 2)
@@ -118,3 +147,4 @@ def test_a_rollback_takes_effect_on_two_serving_processes_within_two_seconds(ins
         assert seconds_until(both, 1) < EFFECTIVE_SECONDS
         assert journal(installation)[-1][0] == "roll_back"
     assert first.champion == 1
+    installation.settings.keys_file.unlink()

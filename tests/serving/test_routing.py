@@ -3,8 +3,11 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evergreen.ab_test import plan
+from evergreen.release import start_test
+from evergreen.spec import AbTestConfig
 from evergreen.types import Release
-from serving.routing import point_of, roles
+from serving.routing import keys, point_of, roles
 
 KEYS = st.lists(st.text(max_size=20), max_size=30)
 SHARES = st.floats(0.001, 1.0)
@@ -68,6 +71,40 @@ def test_the_next_challenger_meets_other_keys() -> None:
 
     same = sum(one == other for one, other in zip(first, second, strict=True)) / len(keys)
     assert 0.45 < same < 0.55
+
+
+def a_test(version: int, revision: int = 1, entity: str | None = None) -> Release:
+    before = a_release(0.0, challenger=None).model_copy(update={"revision": revision})
+    config = AbTestConfig(entity=entity)
+    at = before.changed_at
+    return start_test(before, version=version, share=0.5, test=plan(config, before, version, at), at=at)
+
+
+def test_tests_of_the_same_version_one_after_the_other_draw_anew() -> None:
+    names = [str(number) for number in range(2_000)]
+
+    first, second = (roles(a_test(2, revision), names) for revision in (1, 5))
+
+    same = sum(one == other for one, other in zip(first, second, strict=True)) / len(names)
+    assert 0.45 < same < 0.55
+
+
+def test_a_test_by_entity_gives_all_rows_of_one_the_same_version() -> None:
+    release = a_test(2, entity="customer")
+    columns = {"customer": [7, 7.0, "7", None, "8"]}
+
+    named = keys(release, ["a", "b", "c", "d", "e"], columns)
+
+    assert list(named) == ["7", "7", "7", "d", "8"]
+    assert len(set(roles(release, named[:3]))) == 1
+
+
+def test_outside_a_test_by_entity_a_row_is_routed_by_its_own_id() -> None:
+    ids = ["a", "b"]
+
+    assert keys(a_test(2), ids, {"customer": [1, 2]}) == ids
+    assert keys(a_release(0.5), ids, {"customer": [1, 2]}) == ids
+    assert keys(a_test(2, entity="customer"), ids, {}) == ids
 
 
 @settings(deadline=None)  # a busy machine is not a fault

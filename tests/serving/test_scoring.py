@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -7,9 +7,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
+from evergreen.ab_test import plan
 from evergreen.errors import DataError
+from evergreen.release import start_test
 from evergreen.settings import Settings
+from evergreen.spec import AbTestConfig
 from evergreen.training.predictor import Predictor
 from evergreen.types import Prediction, Release, Window
 from evergreen.wiring import Wiring
@@ -41,15 +45,15 @@ class Bench:
         with self.tables.records() as records:
             return records.predictions.record(predictions)
 
-    def online(self, service: str, rows: Any, as_of: Any) -> Any:
-        del service, rows, as_of
+    def online(self, service: str, rows: Any, as_of: Any, cache: Any = None) -> Any:
+        del service, rows, as_of, cache
         raise AssertionError("a joined frame brings its features; nothing is looked up")
 
-    def model(self, name: str, share: float = 0.0) -> LoadedModel:
+    def model(self, name: str, share: float = 0.0, **serve: Any) -> LoadedModel:
         release = Release(
             model=name, champion=1, challenger=2 if share else None, challenger_share=share, changed_at=NOON
         )
-        return LoadedModel(a_spec(name), release, self.versions, needs={})
+        return LoadedModel(a_spec(name, serve=serve), release, self.versions, needs={})
 
     def logged(self, model: str) -> pd.DataFrame:
         assert self.log.flush()
@@ -246,3 +250,91 @@ def test_rows_are_counted_by_version_and_role(bench: Bench) -> None:
     assert counted(bench.metrics, "rows_total", model="rows", version="2", role="challenger") == challenger
     assert counted(bench.metrics, "rows_total", model="rows", version="1", role="champion") == 50 - challenger
     assert counted(bench.metrics, "prediction_seconds_count", model="rows", version="1") == 1
+
+
+def test_an_answer_from_the_cache_is_a_prediction_like_any_other(bench: Bench) -> None:
+    frame = a_frame()
+    bench.scorer.answer_joined(bench.model("plain"), frame)
+    kept = bench.model("kept", prediction_cache_entries=100)
+
+    answers = [
+        bench.scorer.answer_joined(kept, frame.assign(example_id=frame["example_id"] + suffix)) for suffix in ("", "-2")
+    ]
+
+    labels = {"cache": "predictions", "model": "kept"}
+    assert counted(bench.metrics, "cache_lookups_total", **labels, result="hit") >= 50
+    assert counted(bench.metrics, "cache_entries", **labels) <= 50
+    assert [one.score for one in answers[1]] == [one.score for one in answers[0]]
+    logged, plain = bench.logged("kept"), bench.logged("plain")
+    assert len(logged) == 100
+    for suffix in ("", "-2"):
+        mine = logged.set_index("example_id").loc[(frame["example_id"] + suffix).tolist()]
+        assert mine["score"].to_numpy() == pytest.approx(
+            plain.set_index("example_id").loc[frame["example_id"], "score"]
+        )
+        assert mine["wind"].isna().sum() == 2
+
+
+def test_after_a_swap_nothing_of_the_version_before_is_told(bench: Bench) -> None:
+    rules = {"prediction_cache_entries": 100}
+    before = bench.model("swapped", **rules)
+    bench.scorer.answer_joined(before, a_frame())
+    after = replace(before, release=before.release.model_copy(update={"champion": 2, "revision": 2}))
+
+    swapped = bench.scorer.answer_joined(after, a_frame())
+
+    other = bench.scorer.answer_joined(replace(bench.model("two"), release=after.release), a_frame())
+    assert [one.score for one in swapped] == [one.score for one in other]
+    assert {one.version for one in swapped} == {2}
+
+
+def test_a_cache_that_the_file_does_not_ask_for_is_not_there(bench: Bench) -> None:
+    bench.scorer.answer_joined(bench.model("none"), a_frame())
+
+    assert counted(bench.metrics, "cache_entries", cache="predictions", model="none") == 0
+    assert counted(bench.metrics, "cache_lookups_total", cache="predictions", model="none", result="miss") == 0
+
+
+class Graded:
+    """Three classes, and version 2 is the surer one."""
+
+    inputs: Mapping[str, Literal["numeric", "categorical"]] = {"wind": "numeric"}
+    classes = ("low", "middle", "high")
+
+    def __init__(self, sure: float) -> None:
+        self.sure = sure
+
+    def score(self, columns: Mapping[str, Any]) -> NDArray[np.float64]:
+        rest = (1.0 - self.sure) / 2
+        return np.tile([rest, rest, self.sure], (len(columns["wind"]), 1))
+
+
+def test_what_the_other_version_said_of_each_class_is_kept(bench: Bench) -> None:
+    both = replace(bench.model("graded", share=0.5), versions={1: Graded(0.5), 2: Graded(0.8)})
+
+    bench.scorer.answer_joined(both, a_frame())
+
+    logged = bench.logged("graded")
+    assert set(logged["version"]) == {1, 2}
+    for version, probabilities, beside in zip(
+        logged["version"], logged["probabilities"], logged["shadow_probabilities"], strict=True
+    ):
+        assert (probabilities["high"], beside["high"]) == ((0.5, 0.8) if version == 1 else (0.8, 0.5))
+        assert list(beside) == ["low", "middle", "high"]
+
+
+def test_in_an_ab_test_an_entity_meets_one_version_and_the_log_says_by_what(bench: Bench) -> None:
+    free = bench.model("tested")
+    test = plan(AbTestConfig(entity="carrier"), free.release, 2, NOON)
+    tested = replace(free, release=start_test(free.release, version=2, share=0.5, test=test, at=NOON))
+
+    bench.scorer.answer_joined(tested, a_frame())
+
+    logged = bench.logged("tested")
+    named = logged[logged["carrier"].notna()]
+    assert set(named["routed_by"]) == {"UA", "DL", "ZZ"}
+    assert named.groupby("routed_by")["version"].nunique().max() == 1
+    unnamed = logged[logged["carrier"].isna()]
+    assert (unnamed["routed_by"] == unnamed["example_id"]).all()
+    assert set(unnamed["version"]) == {1, 2}
+    assert bench.logged("equal")["routed_by"].isna().all()

@@ -17,7 +17,7 @@ from evergreen.adapters.feature_tables import content_digest, load_training_set
 from evergreen.gate import decide
 from evergreen.monitoring.performance import live_figures, performance
 from evergreen.settings import Settings
-from evergreen.spec import GateConfig, MonitorConfig
+from evergreen.spec import FairnessConfig, GateConfig, MonitorConfig
 from evergreen.training.job import TrainingJob
 from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
@@ -30,7 +30,7 @@ from serving.metrics import Metrics
 from serving.schemas import Answer
 from serving.scoring import Scorer
 from serving.spool import Spool
-from tasks.gate import evaluate_artifact
+from tasks.gate import evaluate_artifact, evaluate_candidate
 from tests.training_factories import DAYS, FEATURES, START, a_job, a_spec, a_training_set
 
 RULES = GateConfig(min_rows=100, min_days=2)
@@ -40,8 +40,8 @@ NAMES = ("on time", "late", "very late")
 class NoStore:
     """A joined frame brings its features; nothing is looked up."""
 
-    def online(self, service: str, rows: Any, as_of: Any) -> Any:
-        raise AssertionError((service, rows, as_of))
+    def online(self, service: str, rows: Any, as_of: Any, cache: Any = None) -> Any:
+        raise AssertionError((service, rows, as_of, cache))
 
 
 @dataclass
@@ -101,6 +101,22 @@ def test_it_is_judged_registered_and_answers_the_same_wherever_it_is_loaded(worl
         if world.task == "multiclass"
         else [{"type": "double", "required": True}]
     )
+
+
+def test_a_candidate_is_asked_what_it_leans_on_and_how_it_treats_groups(world: World) -> None:
+    fairness = FairnessConfig(column="carrier", max_loss_gap=2.0, min_rows=50)
+    spec = a_spec(world.task).model_copy(update={"gate": RULES.model_copy(update={"fairness": fairness})})
+
+    evaluation = evaluate_candidate.fn(spec, world.model, world.rows)
+    checks = {check.name: check for check in decide(evaluation, None, spec.gate).checks}
+
+    assert evaluation.attribution is not None
+    assert set(evaluation.attribution.shares) == set(FEATURES)
+    assert evaluation.attribution.features[0].rise > 0
+    assert evaluation.unsound_scores == 0
+    assert set(evaluation.groups) == set(world.holdout["carrier"].fillna("(missing)"))
+    assert sum(day.rows for days in evaluation.groups.values() for day in days.values()) == len(world.holdout)
+    assert checks["fairness loss"].passed, checks["fairness loss"].reason
 
 
 def test_what_it_answers_is_logged_and_measured_with_what_came_true(world: World, tmp_path: Path) -> None:

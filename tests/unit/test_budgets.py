@@ -1,6 +1,6 @@
 import pytest
 
-from evergreen.budgets import within_budgets
+from evergreen.gate.budgets import within_budgets
 from evergreen.spec import GateConfig
 from evergreen.types import Footprint
 

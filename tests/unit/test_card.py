@@ -1,7 +1,7 @@
 from evergreen.card import model_card
 from evergreen.settings import ROOT
 from evergreen.spec import load_spec
-from evergreen.types import Cause, Evaluation
+from evergreen.types import Attribution, Cause, Evaluation, FeatureImportance
 from tests.factories import a_gate_decision, a_trained_model, an_evaluation, some_scores
 
 SPEC = load_spec(ROOT / "models" / "flight_delay.toml")
@@ -39,3 +39,15 @@ def test_a_refusal_says_so_with_its_reason() -> None:
 
     assert "that **was refused**" in told
     assert "**refused** | log loss 0.520, champion 0.500" in told
+
+
+def test_what_it_leans_on_stands_in_the_card_where_it_was_measured() -> None:
+    features = (
+        FeatureImportance(feature="wind", rise=0.03, error=0.004),
+        FeatureImportance(feature="rain", rise=-0.01),
+    )
+    found = Attribution(features=features, rows=2_000, days=7, loss=0.5, seed=1)
+    told = card(an_evaluation().model_copy(update={"attribution": found}))
+
+    assert "| wind | +0.03 | 0.004 | 100% |\n| rain | -0.01 | — | 0% |" in told
+    assert "That was not measured" in card(an_evaluation())

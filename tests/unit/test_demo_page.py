@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.chart import Line, Mark, line_chart, nice_ticks
 from demo.page import mean_log_losses, render
+from evergreen.pages.chart import Line, Mark, line_chart, nice_ticks
 
 START = datetime(2013, 4, 1, 18, tzinfo=UTC)
 VOID = {"meta", "br"}

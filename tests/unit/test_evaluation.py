@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from evergreen.errors import DataError
-from evergreen.evaluation import evaluate, score_rows
+from evergreen.evaluation import evaluate, score_rows, sound
 from evergreen.figures import auc_pulls
-from evergreen.types import Evaluation
+from evergreen.types import Evaluation, Task
 from tests.factories import a_digest, a_window
 
 # Few distinct scores, so that ties are common.
@@ -178,3 +178,19 @@ def test_on_one_day_the_calibration_error_is_its_own_bound() -> None:
 def test_what_cannot_be_scored_is_named(changed: dict[str, Any], complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
         an_evaluation(**changed)
+
+
+@pytest.mark.parametrize(
+    ("task", "scores", "mended", "count"),
+    [
+        ("binary", [0.2, float("nan"), 1.2], [0.2, 0.5, 0.5], 2),
+        ("regression", [1.0, float("inf"), 3.0], [1.0, 2.0, 3.0], 1),
+        ("regression", [float("nan")], [0.0], 1),
+        ("multiclass", [[0.2, 0.8], [float("nan"), 0.5]], [[0.2, 0.8], [0.5, 0.5]], 1),
+    ],
+)
+def test_an_unsound_score_counts_as_a_blind_guess(task: Task, scores: Any, mended: Any, count: int) -> None:
+    found, wrong = sound(task, scores)
+
+    assert found.tolist() == mended
+    assert wrong == count

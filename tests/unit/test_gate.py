@@ -1,5 +1,5 @@
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 from hypothesis import assume, given
@@ -7,9 +7,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from evergreen.errors import DataError
-from evergreen.gate import decide
+from evergreen.gate import RULES as ALL_RULES
+from evergreen.gate import Evidence, decide
 from evergreen.spec import GateConfig
-from evergreen.types import Baseline, Baselines, Check, DayLoss, Evaluation, Scores
+from evergreen.types import (
+    Attribution,
+    Baseline,
+    Baselines,
+    Check,
+    DayLoss,
+    Evaluation,
+    FeatureImportance,
+    Scores,
+)
 from tests.factories import DAY, MAY, a_window, an_evaluation, some_days, some_scores, some_scores_of_numbers
 
 RULES = GateConfig()
@@ -438,3 +448,39 @@ def test_of_more_classes_a_blind_guess_loses_more_and_that_much_is_allowed() -> 
     assert coin.reasons == ("log loss 0.700, at most 0.690 allowed",)
     assert die.passed
     assert [check.rule for check in die.checks if check.name == "log_loss"] == ["[gate].max_log_loss = 1.784"]
+
+
+def whole_weeks(evidence: Evidence) -> Iterator[Check]:
+    days = evidence.candidate.days
+    yield Check(
+        name="whole_weeks",
+        passed=days % 7 == 0,
+        figure=days,
+        rule="weekdays differ",
+        reason=f"{days} holdout days, whole weeks asked for",
+    )
+
+
+@pytest.mark.parametrize(("days", "reasons"), [(14, ()), (10, ("10 holdout days, whole weeks asked for",))])
+def test_a_rule_is_one_function(days: int, reasons: tuple[str, ...]) -> None:
+    decision = decide(an_evaluation(days=days), None, RULES, rules=(*ALL_RULES, whole_weeks))
+
+    assert decision.checks[-1].name == "whole_weeks"
+    assert decision.reasons == reasons
+
+
+def test_rows_without_an_answer_are_a_refusal_with_a_reason() -> None:
+    candidate = an_evaluation().model_copy(update={"unsound_scores": 3})
+
+    assert decide(candidate, None, RULES).reasons == ("3 of 5,000 holdout rows got no number or no probability",)
+
+
+def test_one_feature_that_carries_nearly_all_is_refused_where_the_file_bounds_it() -> None:
+    features = (FeatureImportance(feature="tailnum", rise=0.9), FeatureImportance(feature="wind", rise=0.1))
+    found = Attribution(features=features, rows=2_000, days=7, loss=0.5, seed=1)
+    candidate = an_evaluation().model_copy(update={"attribution": found})
+
+    assert decide(candidate, None, RULES).checks[-1].rule == "[gate].max_feature_share unset: decides nothing"
+    assert decide(candidate, None, GateConfig(max_feature_share=0.8)).reasons == (
+        "of what all features are worth: tailnum 90%, wind 10%; one may carry at most 80%",
+    )

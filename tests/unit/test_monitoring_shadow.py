@@ -68,6 +68,45 @@ def test_a_days_difference_is_the_mean_over_its_rows_on_both_sides_of_the_split(
     assert list(found) == sorted(found)
 
 
+def test_a_regressions_days_are_in_shares_of_the_champions_error() -> None:
+    frame = both().assign(label=0.0, score=1.0, shadow_score=1.0)
+    second = frame["version"] == 2
+    frame.loc[second, "score"] = frame.loc[~second, "shadow_score"] = 1.1  # squared 1.21 beside 1
+
+    found = [
+        paired_days(one, champion=1, challenger=2, as_of=START + 9 * DAY, min_label_share=0.8, task="regression")
+        for one in (frame, frame.assign(score=frame["score"] * 50, shadow_score=frame["shadow_score"] * 50))
+    ]
+
+    assert list(found[0].values()) == pytest.approx([0.21] * 4)
+    assert list(found[1].values()) == pytest.approx([0.21] * 4)
+
+
+def test_of_more_than_two_classes_the_probabilities_are_compared_on_both_sides() -> None:
+    first, second = {"0": 0.5, "1": 0.3, "2": 0.2}, {"0": 0.2, "1": 0.2, "2": 0.6}
+    frame = both().assign(label=2.0)
+    answered_by_second = (frame["version"] == 2).tolist()
+    frame["probabilities"] = pd.Series([second if mine else first for mine in answered_by_second])
+    frame["shadow_probabilities"] = pd.Series([first if mine else second for mine in answered_by_second])
+
+    days = paired_days(frame, champion=1, challenger=2, as_of=START + 9 * DAY, min_label_share=0.8, task="multiclass")
+    figures = live_figures(frame, 2, "multiclass")
+
+    assert list(days.values()) == pytest.approx([np.log(0.2) - np.log(0.6)] * 4)
+    assert figures.labelled == 400
+    assert figures.scores is not None
+    assert figures.scores.loss == pytest.approx(-np.log(0.6))
+
+
+def test_pairs_of_before_the_other_versions_probabilities_were_kept_are_left_out() -> None:
+    frame = both().assign(label=2.0, shadow_probabilities=None)
+    frame["probabilities"] = pd.Series([{"0": 0.5, "1": 0.3, "2": 0.2}] * len(frame))
+
+    days = paired_days(frame, champion=1, challenger=2, as_of=START + 9 * DAY, min_label_share=0.8, task="multiclass")
+
+    assert days == {}
+
+
 def test_a_day_counts_once_it_is_over_and_its_outcomes_are_in() -> None:
     frame = both()
     second_day = (frame["event_timestamp"] >= START + DAY) & (frame["event_timestamp"] < START + 2 * DAY)

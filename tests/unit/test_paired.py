@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench.gate import KINDS, share, simulated
 from evergreen.errors import DataError
 from evergreen.evaluation import evaluate
-from evergreen.gate import better_than_champion, not_worse_than_champion
+from evergreen.gate.champion import better_than_champion, not_worse_than_champion
 from evergreen.paired import holm, paired_auc, paired_difference
 from evergreen.spec import GateConfig
 from evergreen.types import DayLoss, Scores

@@ -1,6 +1,6 @@
 """What a candidate may weigh: bytes of its artifact, and milliseconds to score one row as serving does.
 
-Pure checks over what `tasks/gate.py` measured; they join the checks of `gate.py` in one verdict.
+Pure checks over what `tasks/gate.py` measured; they join the checks of `decision.py` in one verdict.
 To add a budget, measure it in `Footprint` and yield a `Check` here.
 """
 

@@ -1,6 +1,6 @@
 """Lines over time as inline SVG: no script, no font, no request; colours come from the page's style sheet.
 
-Pure text from figures. Called by `demo/page.py`. To mark another kind of moment, give `Mark` another `kind` and draw it
+Pure text from figures. Called by the pages. To mark another kind of moment, give `Mark` another `kind` and draw it
 in `_mark`.
 """
 
@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
+from pathlib import Path
 from typing import Literal
 
+STYLE = Path(__file__).with_name("page.css")
+"""Colours and shapes of every page."""
 ALARM_LANE, RELEASE_LANE, PLOT_TOP = 12, 30, 46
 """Heights in pixels: alarms stand above releases, both above the plot, so that marks of one moment do not collide."""
 LEFT, RIGHT, BOTTOM = 52, 60, 30
@@ -18,10 +21,14 @@ LEFT, RIGHT, BOTTOM = 52, 60, 30
 
 @dataclass(frozen=True)
 class Line:
-    """One figure a week; None leaves a gap."""
+    """One figure a span; None leaves a gap."""
 
     name: str
     values: tuple[float | None, ...]
+    bounds: tuple[tuple[float, float] | None, ...] = ()
+    """Drawn as a band behind the line."""
+    joined: bool = True
+    """Else points alone, hollow: figures that are not what the others are."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +36,11 @@ class Mark:
     """A moment on the time axis."""
 
     at: datetime
-    kind: Literal["alarm", "challenger", "champion"]
+    kind: Literal["alarm", "fault", "challenger", "champion"]
     title: str
     label: str = ""
+    since: datetime | None = None
+    """Of a fault: where the tint that ends with the mark begins."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,14 @@ def line_chart(
     width: int,
     height: int,
     digits: int,
+    span: str = "week",
 ) -> str:
-    """One SVG: every line has a figure a week, drawn in the week's middle; hovering a week shows its figures."""
+    """One SVG: every line has a figure a week, drawn in the week's middle; hovering a week shows its figures.
+
+    `span` is what a stretch is called where it is no week.
+    """
     known = [value for line in lines for value in line.values if value is not None]
+    known += [bound for line in lines for both in line.bounds if both is not None for bound in both]
     if not weeks or not known:
         return f'<p class="empty">{escape(title)}: no figures yet.</p>'
     scale = Scale(weeks[0][0], weeks[-1][1], nice_ticks(min(known), max(known)), width, height)
@@ -75,9 +89,10 @@ def line_chart(
         *_grid(scale, digits),
         *_dates(scale, weeks),
         *(_mark(scale, mark) for mark in marks),
+        *(part for line in lines for part in _band(scale, weeks, line)),
         *(part for line in reversed(lines) for part in _line(scale, weeks, line)),
         *_names(scale, lines),
-        *(_hover(scale, number, week, lines, digits) for number, week in enumerate(weeks)),
+        *(_hover(scale, f"{span} {number + 1}", number, week, lines, digits) for number, week in enumerate(weeks)),
         "</svg>",
     ]
     return "".join(parts)
@@ -117,12 +132,46 @@ def _mark(scale: Scale, mark: Mark) -> str:
     if mark.kind == "alarm":
         y = ALARM_LANE
         return f'<path class="alarm" d="M{x - 6:.1f} {y + 5}L{x:.1f} {y - 6}L{x + 6:.1f} {y + 5}Z">{title}</path>'
+    if mark.kind == "fault":
+        return _fault(scale, mark, title)
     y, bottom = RELEASE_LANE, scale.height - BOTTOM
     label = f'<text class="mark" x="{x + 9:.1f}" y="{y + 4}">{escape(mark.label)}</text>' if mark.label else ""
     return (
         f'<line class="rule {mark.kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{bottom}"/>'
         f'<circle class="{mark.kind}" cx="{x:.1f}" cy="{y}" r="5">{title}</circle>{label}'
     )
+
+
+def _fault(scale: Scale, mark: Mark, title: str) -> str:
+    """A square where an alarm is a triangle, beside one of the same moment, and a tint over the stretch it spoils."""
+    x, y = scale.x(mark.at), ALARM_LANE
+    left = scale.x(mark.since or mark.at)
+    return (
+        f'<rect class="spoilt" x="{left:.1f}" y="{PLOT_TOP}" width="{max(x - left, 1):.1f}" '
+        f'height="{scale.height - PLOT_TOP - BOTTOM}"/>'
+        f'<rect class="fault" x="{x - 20:.1f}" y="{y - 6}" width="11" height="11" rx="1.5">{title}</rect>'
+    )
+
+
+def _band(scale: Scale, weeks: Sequence[tuple[datetime, datetime]], line: Line) -> list[str]:
+    """The bounds as filled stretches, or as a whisker where a point stands alone."""
+    runs: list[list[tuple[float, float, float]]] = [[]]
+    for (start, end), both in zip(weeks, line.bounds, strict=False):
+        if both is None:
+            runs.append([])
+        else:
+            runs[-1].append((scale.x(start + (end - start) / 2), scale.y(both[0]), scale.y(both[1])))
+    drawn = []
+    for run in runs:
+        if len(run) == 1 or (run and not line.joined):
+            drawn += [
+                f'<line class="whisker {line.name}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+                for x, low, high in run
+            ]
+        elif run:
+            edge = [f"{x:.1f},{low:.1f}" for x, low, _ in run] + [f"{x:.1f},{high:.1f}" for x, _, high in run[::-1]]
+            drawn.append(f'<polygon class="band {line.name}" points="{" ".join(edge)}"/>')
+    return drawn
 
 
 def _line(scale: Scale, weeks: Sequence[tuple[datetime, datetime]], line: Line) -> list[str]:
@@ -134,7 +183,9 @@ def _line(scale: Scale, weeks: Sequence[tuple[datetime, datetime]], line: Line) 
             continue
         x, y = scale.x(start + (end - start) / 2), scale.y(value)
         runs[-1].append(f"{x:.1f},{y:.1f}")
-        dots.append(f'<circle class="dot {line.name}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+        dots.append(f'<circle class="dot {line.name}" cx="{x:.1f}" cy="{y:.1f}" r="{3 if line.joined else 4}"/>')
+    if not line.joined:
+        return dots
     return [f'<polyline class="line {line.name}" points="{" ".join(run)}"/>' for run in runs if run] + dots
 
 
@@ -149,12 +200,15 @@ def _names(scale: Scale, lines: Sequence[Line]) -> list[str]:
     return placed
 
 
-def _hover(scale: Scale, number: int, week: tuple[datetime, datetime], lines: Sequence[Line], digits: int) -> str:
+def _hover(
+    scale: Scale, name: str, number: int, week: tuple[datetime, datetime], lines: Sequence[Line], digits: int
+) -> str:
     left, right = scale.x(week[0]), scale.x(week[1])
-    told = [f"week {number + 1}, {day(week[0])} to {day(week[1])}"]
+    told = [f"{name}, {day(week[0])} to {day(week[1])}"]
     for line in lines:
-        value = line.values[number]
-        told.append(f"{line.name} {'no figure' if value is None else f'{value:.{digits + 2}f}'}")
+        value, both = line.values[number], line.bounds[number] if line.bounds else None
+        bounds = "" if both is None else f" ({both[0]:.{digits + 2}f} to {both[1]:.{digits + 2}f})"
+        told.append(f"{line.name} {'no figure' if value is None else f'{value:.{digits + 2}f}'}{bounds}")
     return (
         f'<rect class="hover" x="{left:.1f}" y="{PLOT_TOP}" width="{right - left:.1f}" '
         f'height="{scale.height - PLOT_TOP - BOTTOM}"><title>{escape(chr(10).join(told))}</title></rect>'

@@ -1,0 +1,182 @@
+"""The lean read of an online store gives what Feast's own read gives, value by value, on both stores."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast.types import Array, Bool, FeastType, Float32, Float64, Int32, Int64, String, UnixTimestamp
+
+from evergreen.adapters.feast import Features
+from evergreen.adapters.online_read import (
+    FeastRead,
+    Held,
+    Key,
+    RedisRead,
+    SqliteRead,
+    StoredView,
+    Wanted,
+    open_online_store,
+)
+from evergreen.settings import Settings
+from evergreen.spec import ModelSpec, load_spec
+from tests.adapters.test_feast import MOMENTS, REDIS, SERVICE, asked_at, columns, fresh, on_redis, spec
+from tests.flights_history import history, source_folder
+
+KNOWN = datetime(2013, 6, 1, 12, 0, 1, tzinfo=UTC)
+TYPES: dict[str, FeastType] = {
+    "double": Float64,
+    "single": Float32,
+    "whole": Int64,
+    "small": Int32,
+    "text": String,
+    "yes": Bool,
+    "moment": UnixTimestamp,
+    "several": Array(Float64),
+}
+
+
+def a_view(
+    name: str, keys: dict[str, FeastType], ttl: timedelta = timedelta(hours=1)
+) -> tuple[FeatureView, StoredView]:
+    kinds = {key: ValueType.STRING if kind == String else kind.to_value_type() for key, kind in keys.items()}
+    view = FeatureView(
+        name=name,
+        entities=[Entity(name=key, value_type=kind) for key, kind in kinds.items()],
+        ttl=ttl,
+        schema=[Field(name=key, dtype=kind) for key, kind in keys.items()]
+        + [Field(name=feature, dtype=kind) for feature, kind in TYPES.items()],
+        source=FileSource(name=name, path=f"/nowhere/{name}.parquet", timestamp_field="event_timestamp"),
+    )
+    return view, StoredView(name, tuple(keys), tuple(kinds.values()), tuple(TYPES), ttl.total_seconds())
+
+
+VIEWS = [
+    a_view("of_text", {"city": String}),
+    a_view("of_text_too", {"city": String}),
+    a_view("of_number", {"customer": Int64}),
+    a_view("of_small_number", {"shop": Int32}),
+    a_view("of_several", {"zone": String, "customer": Int64, "city": String}),
+]
+VALUES: dict[str, list[Any]] = {
+    "city": ["Zürich", "", "a" * 300, "B", "never"],
+    "zone": ["x", "y", "x", "z", "never"],
+    "customer": [0, -(2**63), 2**63 - 1, 7, 99],
+    "shop": [0, 1, -5, 7, 99],
+}
+"""The last is in no table."""
+
+
+def some_values(keys: list[str], draw: np.random.Generator) -> pd.DataFrame:
+    count = 4
+    frame = pd.DataFrame({key: VALUES[key][:count] for key in keys})
+    frame["double"] = [0.0, -1.5, np.nan, 1e308]
+    frame["single"] = draw.normal(size=count).astype(np.float32)
+    frame["whole"] = pd.array([1, -(2**62), 0, None], dtype="Int64")
+    frame["small"] = pd.array([1, 2, 3, None], dtype="Int32")
+    frame["text"] = ["", "é", None, "long" * 100]
+    frame["yes"] = [True, False, True, None]
+    frame["moment"] = pd.Series(
+        [pd.Timestamp(KNOWN), pd.Timestamp("1969-07-20", tz="UTC"), pd.NaT, pd.Timestamp(KNOWN)]
+    )
+    frame["several"] = pd.Series([[1.0, 2.0], [], [0.5], None])
+    frame["event_timestamp"] = [pd.Timestamp(KNOWN) + timedelta(hours=hour) for hour in range(count)]
+    return frame
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureStore]:
+    online: dict[str, str] = {"type": "sqlite", "path": str(tmp_path / "online.db")}
+    if request.param == "redis":
+        request.getfixturevalue("on_redis")  # empty, and emptied afterwards
+        online = {"type": "redis", "connection_string": REDIS}
+    store = FeatureStore(
+        config=RepoConfig(
+            project="parity",
+            provider="local",
+            registry={"registry_type": "sql", "path": f"sqlite:///{tmp_path / 'registry.db'}"},
+            online_store=online,
+            entity_key_serialization_version=3,
+            repo_path=tmp_path,
+        )
+    )
+    entities = {one.name: one for view, _ in VIEWS for one in entities_of(view)}
+    store.apply([*entities.values(), *(view for view, _ in VIEWS)])
+    draw = np.random.default_rng(0)
+    for view, stored in VIEWS:
+        store.write_to_online_store(view.name, some_values(list(stored.keys), draw))
+    yield store
+    store.teardown()
+
+
+def entities_of(view: FeatureView) -> list[Entity]:
+    return [
+        Entity(name=column.name, value_type=column.dtype.to_value_type(), join_keys=[column.name])
+        for column in view.entity_columns
+    ]
+
+
+def plain(read: list[list[Held]]) -> list[list[Held]]:
+    """NaN as a text, since it is not equal to itself."""
+    return [[one and (one[0], tuple("NaN" if v != v else v for v in one[1])) for one in view] for view in read]
+
+
+def wanted() -> list[Wanted]:
+    asked: list[Wanted] = []
+    for _, view in VIEWS:
+        together: list[Key] = list(zip(*(VALUES[key] for key in view.keys), strict=True))
+        asked.append((view, together))
+    return asked
+
+
+def test_every_type_of_value_and_key_is_read_as_feast_reads_it(store: FeatureStore) -> None:
+    lean, through_feast = open_online_store(store), FeastRead(store)
+    assert isinstance(lean, SqliteRead | RedisRead)
+
+    read, theirs = lean.read(wanted()), through_feast.read(wanted())
+
+    assert plain(read) == plain(theirs)
+    assert [[one is None for one in view] for view in read] == [[False] * 4 + [True]] * len(VIEWS)
+
+
+def test_nothing_is_asked_for_no_key(store: FeatureStore) -> None:
+    assert open_online_store(store).read([]) == []
+    assert open_online_store(store).read([(VIEWS[0][1], [])]) == [[]]
+
+
+def test_a_store_that_nobody_knows_better_is_read_through_feast(store: FeatureStore) -> None:
+    other = RepoConfig(
+        project="parity",
+        provider="local",
+        registry=store.config.registry.path,
+        online_store={"type": "sqlite", "path": store.config.registry.path},
+        entity_key_serialization_version=3,
+    )
+    other.registry.enable_online_feature_view_versioning = True
+
+    assert isinstance(open_online_store(FeatureStore(config=other)), FeastRead)
+
+
+@pytest.mark.parametrize("kind", ["fresh", "on_redis"])
+def test_flights_are_looked_up_as_feast_would(
+    kind: str, request: pytest.FixtureRequest, history: Settings, spec: ModelSpec
+) -> None:
+    features: Features = request.getfixturevalue(kind)
+    features.materialize(MOMENTS[3])
+    rows = columns(asked_at(history, spec, MOMENTS[3], 100), features)
+    rows["tailnum"][:3] = ["N0NE", "", None]
+    rows["origin"][3], rows["dest"][4] = "XXX", "XXX"
+    lean, theirs = features._online, FeastRead(features._store)
+    assert isinstance(lean, SqliteRead | RedisRead)
+
+    for moment in (MOMENTS[3], MOMENTS[3] + timedelta(hours=5), MOMENTS[3] + timedelta(days=3), MOMENTS[1]):
+        read = features.online(SERVICE, rows, moment)
+        features._online = theirs
+        assert features.online(SERVICE, rows, moment) == read
+        features._online = lean
+    assert any(read.unknown)
