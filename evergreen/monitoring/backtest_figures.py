@@ -96,6 +96,11 @@ def upper_share(seen: int, of: int, confidence: float = 0.95) -> float:
     return 1.0 if seen >= of else float(beta.ppf(confidence, seen + 1, of - seen))
 
 
+def lower_share(seen: int, of: int, confidence: float = 0.95) -> float:
+    """A share is above this with one-sided `confidence`; see `upper_share`."""
+    return 0.0 if seen <= 0 else float(beta.ppf(1 - confidence, seen, of - seen + 1))
+
+
 def shuffled_days(moments: NDArray[np.datetime64], seed: int) -> NDArray[np.timedelta64]:
     """(rows,) how far each row moves when the days between the first and the last are dealt out anew, each day whole."""
     days, place = np.unique(moments.astype("datetime64[D]"), return_inverse=True)
