@@ -55,6 +55,13 @@ class Installation:
             "EVERGREEN_NOW": MOMENT.isoformat(),
         }
 
+    def is_whole(self) -> bool:
+        """Does the online store still hold the flights' features? Redis may have been emptied since."""
+        names = self.wiring.features.needs(self.wiring.spec(MODEL).data.feature_service)
+        rows = {name: [self.keys[0][name]] for name in names}
+        read = self.wiring.features.online(self.wiring.spec(MODEL).data.feature_service, rows, MOMENT)
+        return not read.stale[0]
+
     @cached_property
     def artifact(self) -> Path:
         """The registered model's files."""
@@ -120,8 +127,10 @@ def _installed(home: Path, store: Store, model: TrainedModel) -> Installation:
     own = home / "serving" / store
     wiring = Wiring(Settings(home=own, online_store=store, redis_url=REDIS, models_dir=_models(home)))
     made = Installation(wiring)
-    if (own / "made").is_file():
+    if (own / "made").is_file() and made.is_whole():
         return made
+    wiring = Wiring(wiring.settings)
+    made = Installation(wiring)
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir(parents=True)
     (own / "data").symlink_to(home.absolute() / "data")
