@@ -61,7 +61,7 @@ def main() -> None:
             reasons[name] = str(error)
         else:
             figures |= {f"{name}_{key}": value for key, value in found.items()}
-    kept.write_text(json.dumps(figures))
+            kept.write_text(json.dumps(figures))  # a bench that is stopped goes on with `--only`
     report(figures, reasons, CONNECTIONS)
 
 
