@@ -33,6 +33,7 @@ LEGEND = (
     ('<line class="line served" x1="0" x2="26" y1="7" y2="7"/>', "what served"),
     ('<line class="line frozen" x1="0" x2="26" y1="7" y2="7"/>', "the first champion, had it stayed"),
     ('<path class="alarm" d="M7 12L13 1L19 12Z"/>', "alarm"),
+    ('<rect class="fault" x="8" y="1" width="11" height="11" rx="1.5"/>', "broken data, holds retrains back"),
     ('<circle class="challenger" cx="13" cy="7" r="5"/>', "a challenger's share changes"),
     ('<circle class="champion" cx="13" cy="7" r="5"/>', "a champion takes over"),
 )
@@ -111,11 +112,17 @@ def _charts(demo: Mapping[str, Any]) -> str:
 
 
 def _alarm_marks(weeks: Sequence[Mapping[str, Any]]) -> list[Mark]:
-    return [
-        Mark(_moment(week["end"]), "alarm", "\n".join(f"alarm: {alarm['reason']}" for alarm in week["alarms"]))
-        for week in weeks
-        if week["alarms"]
-    ]
+    """Broken data has a mark of its own: it asks for another cure than an alarm does."""
+    marks = []
+    for week in weeks:
+        start, end = _moment(week["start"]), _moment(week["end"])
+        faults = [alarm["reason"] for alarm in week["alarms"] if alarm["trigger"] == "fault"]
+        alarms = [alarm["reason"] for alarm in week["alarms"] if alarm["trigger"] != "fault"]
+        if faults:
+            marks.append(Mark(end, "fault", "\n".join(f"broken data: {reason}" for reason in faults), since=start))
+        if alarms:
+            marks.append(Mark(end, "alarm", "\n".join(f"alarm: {reason}" for reason in alarms)))
+    return marks
 
 
 def _release_marks(releases: Sequence[Mapping[str, Any]]) -> list[Mark]:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.tables import DriftCheckRow
-from evergreen.types import DriftReport, PerformanceReport, WatchCheck, WatchRecord, Window
+from evergreen.types import DriftReport, PerformanceReport, Remedy, WatchCheck, WatchRecord, Window
 
 
 class WatchHistory:
@@ -41,6 +41,7 @@ def _record(row: DriftCheckRow) -> WatchRecord:
             retrain=row.retrain,
             episode=row.episode,
             report_uri=row.report_uri,
+            remedy=Remedy(row.remedy),
         ),
         as_of=row.as_of,
         reasons=tuple(row.reasons),

@@ -157,7 +157,7 @@ def _look(record: WatchRecord) -> str:
     faulty = any(alarm.trigger == Cause.FAULT for alarm in check.alarms)
     kind = "fault" if faulty else "alarm" if check.alarms else "quiet"
     told = {"fault": "broken data", "alarm": "alarm", "quiet": "quiet"}[kind]
-    asked = "<br><small>a retrain was asked for</small>" if check.retrain else ""
+    asked = f"<br><small>asked for: {text(check.remedy.value)}</small>" if check.retrain else ""
     link = f'<a href="{text(check.report_uri)}">Evidently</a>' if check.report_uri else ""
     why = paragraphs(alarm.reason for alarm in check.alarms) if check.alarms else ""
     everything = f"<details><summary>all findings</summary>{paragraphs(record.reasons)}</details>"

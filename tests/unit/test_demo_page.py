@@ -248,6 +248,18 @@ def test_alarms_and_releases_stand_on_the_lines() -> None:
     assert page.count('<circle class="challenger"') == 2 * 6 + 1
 
 
+def test_broken_data_is_marked_apart_from_the_alarms_of_its_week() -> None:
+    demo = a_demo()
+    week = next(week for week in demo["weeks"] if week["alarms"])
+    week["alarms"].append(an_alarm(0.1) | {"trigger": "fault", "reason": "pressure: is missing"})
+
+    page = render(demo)
+
+    assert page.count('<rect class="fault"') == 1 * 6 + 1
+    assert page.count('<path class="alarm" d="') == 2 * 6 + 1
+    assert "broken data: pressure: is missing" in page
+
+
 def test_the_better_figure_is_marked_and_a_tie_is_not() -> None:
     page = render(a_demo())
 
