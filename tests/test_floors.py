@@ -48,6 +48,8 @@ VENDORS = {
         "evergreen.adapters.feast",
         "evergreen.adapters.asof_store",
         "evergreen.adapters.online_read",
+        "evergreen.adapters.online_values",
+        "evergreen.adapters.online_view",
         "feature_repo",
     ),
     "mlflow": ("evergreen.adapters.mlflow", "evergreen.adapters.mlflow_aliases", "evergreen.adapters.training_runs"),

@@ -27,7 +27,8 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, OnDemandFea
 from feast.errors import FeatureServiceNotFoundException
 from feast.types import String, UnixTimestamp
 
-from evergreen.adapters.online_read import Held, OnlineStore, StoredView, Wanted, open_online_store
+from evergreen.adapters.online_read import open_online_store
+from evergreen.adapters.online_view import Held, OnlineStore, StoredView, Wanted
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
 from evergreen.settings import Settings
 

@@ -1,103 +1,28 @@
 """What an online store holds for some entities, in one bulk read: every view of a request, every row, each key once.
 
 Feast's own read makes a protobuf message of every key and every value and then takes them apart again, which costs
-several times what the store takes to answer. Here the keys are encoded by hand, as `feast.infra.key_encoding_utils`
-(version 3) does, SQLite is asked one statement a view and Redis one pipeline of HMGET, and a number is unpacked from its
-nine bytes. Any other store, and any key that is not a text or a 64-bit whole number as its entity has it, is read through
-Feast. Values are what `OnlineResponse.to_dict` gives. Not here: whether a value may still be used (`feast.py`).
+several times what the store takes to answer. Here the keys are encoded by hand (`online_view.py`), SQLite is asked one
+statement a view and Redis one pipeline of HMGET, and a number is unpacked from its nine bytes (`online_values.py`). Any
+other store, and any key that is not a text or a 64-bit whole number as its entity has it, is read through Feast. Values
+are what `OnlineResponse.to_dict` gives. Not here: whether a value may still be used (`feast.py`).
 """
 
 import os
 import sqlite3
-import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache, cached_property, lru_cache
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import local
-from typing import Any, Protocol
+from typing import Any
 
-from feast import FeatureStore, ValueType
+from feast import FeatureStore
 from feast.infra.online_stores.helpers import _mmh3
-from feast.protos.feast.types.Value_pb2 import Value
-from feast.type_map import feast_value_type_to_python_type
-from google.protobuf.timestamp_pb2 import Timestamp
 
-Key = tuple[Any, ...]
-Held = tuple[float, tuple[Any, ...]] | None
-"""What a store holds of a view for one key: its event time in seconds, and a value a feature; None where nothing."""
+from evergreen.adapters.online_values import redis_seconds, sqlite_seconds, values
+from evergreen.adapters.online_view import Held, Key, OnlineStore, StoredView, Wanted
 
 SQLITE_VARIABLES = 30_000
 """Keys of one statement; SQLite takes 32,766 variables."""
-_DOUBLE = struct.Struct("<d")
-_DOUBLE_TAG = Value(double_val=1.0).SerializeToString()[:1]
-_SIZE = struct.Struct("<I")
-_WHOLE = struct.Struct("<q")
-_TYPES: Mapping[ValueType, tuple[type, bytes]] = {
-    ValueType.STRING: (str, _SIZE.pack(ValueType.STRING.value)),
-    ValueType.INT64: (int, _SIZE.pack(ValueType.INT64.value)),
-}
-
-
-@dataclass(frozen=True)
-class StoredView:
-    """One stored view that a service reads."""
-
-    name: str
-    keys: tuple[str, ...]
-    key_types: tuple[ValueType, ...]
-    features: tuple[str, ...]
-    ttl_seconds: float
-
-    @cached_property
-    def identity(self) -> str:
-        """Names what is read: the view and which of its features."""
-        return ":".join([self.name, *self.features])
-
-    @cached_property
-    def by_name(self) -> tuple[str, ...]:
-        """The features in the order of their names, as SQLite's index has them."""
-        return tuple(sorted(self.features, key=str.encode))
-
-    @cached_property
-    def places_by_name(self) -> tuple[int, ...]:
-        """Where in `by_name` each feature is."""
-        return tuple(map(self.by_name.index, self.features))
-
-    @cached_property
-    def _prefix(self) -> bytes:
-        names = [name.encode() for name in sorted(self.keys)]
-        parts = [part for name in names for part in (_SIZE.pack(ValueType.STRING.value), _SIZE.pack(len(name)), name)]
-        return _SIZE.pack(len(names)) + b"".join(parts)
-
-    @cached_property
-    def _parts(self) -> tuple[tuple[int, type | None, bytes], ...]:
-        """In the order of their names: each key's place, the type it has here and what says so there."""
-        order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
-        return tuple((place, *_TYPES.get(self.key_types[place], (None, b""))) for place in order)
-
-    def encoded(self, key: Key) -> bytes:
-        """The bytes a store knows an entity by. Raises `TypeError` where the key is for Feast to judge."""
-        encoded = self._prefix
-        for place, kind, tag in self._parts:
-            value = key[place]
-            if type(value) is not kind:
-                raise TypeError(f"{self.keys[place]} = {value!r} is no {self.key_types[place].name} key")
-            content = value.encode() if isinstance(value, str) else _WHOLE.pack(value)
-            encoded += tag + _SIZE.pack(len(content)) + content
-        return encoded
-
-
-Wanted = tuple[StoredView, Sequence[Key]]
-"""A view, and the keys to look for in it, each once."""
-
-
-class OnlineStore(Protocol):
-    """A bulk read of what a store holds."""
-
-    def read(self, wanted: Sequence[Wanted]) -> list[list[Held]]:
-        """For each view, one entry a key in the order asked."""
 
 
 def open_online_store(store: FeatureStore) -> OnlineStore:
@@ -241,60 +166,16 @@ def _of_rows(view: StoredView, rows: Sequence[tuple[bytes, str, bytes | None, in
         places = view.places_by_name
         whole: dict[bytes, Held] = {}
         for start in range(0, len(rows), count):
-            values = _values(contents[start : start + count])
-            whole[keys[start]] = _seconds(moments[start]), tuple([values[place] for place in places])
+            by_name = values(contents[start : start + count])
+            whole[keys[start]] = sqlite_seconds(moments[start]), tuple([by_name[place] for place in places])
         return whole
     places_of = {feature: place for place, feature in enumerate(view.features)}
     found: dict[bytes, tuple[int, list[bytes | None]]] = {}
     for key, name, content, moment in rows:
         found.setdefault(key, (moment, [None] * count))[1][places_of[name]] = content
-    return {key: (_seconds(moment), _values(some)) for key, (moment, some) in found.items()}
+    return {key: (sqlite_seconds(moment), values(some)) for key, (moment, some) in found.items()}
 
 
 def _of_hash(contents: Sequence[bytes | None]) -> Held:
     moment = contents[0]
-    return None if moment is None else (_stamp(moment), _values(contents[1:]))
-
-
-def _values(contents: Sequence[bytes | None]) -> tuple[Any, ...]:
-    """What the stored messages hold; where all are doubles, as most rows are, unpacked at once.
-
-    A message that begins with a double's tag is nine bytes long. So where nine bytes a message are there in all, and
-    every ninth is that tag, each message is a double.
-    """
-    tags, doubles = _doubles(len(contents))
-    try:
-        together = b"".join(contents)  # type: ignore[arg-type]
-    except TypeError:  # one is None
-        return tuple(map(_value, contents))
-    if len(together) == doubles.size and together[::9] == tags:
-        return doubles.unpack(together)
-    return tuple(map(_value, contents))
-
-
-@cache
-def _doubles(count: int) -> tuple[bytes, struct.Struct]:
-    return _DOUBLE_TAG * count, struct.Struct("<" + "xd" * count)
-
-
-def _value(content: bytes | None) -> Any:
-    if not content:
-        return None
-    if len(content) == 9 and content[:1] == _DOUBLE_TAG:
-        return _DOUBLE.unpack_from(content, 1)[0]
-    value = Value()
-    value.ParseFromString(content)
-    return feast_value_type_to_python_type(value)
-
-
-@lru_cache(maxsize=4_096)
-def _seconds(stored: int) -> float:
-    """Of a moment in Feast's SQLite tables, which hold UTC as if it were this machine's local time."""
-    return datetime.fromtimestamp(int(stored)).replace(tzinfo=UTC).timestamp()  # noqa: DTZ006
-
-
-@lru_cache(maxsize=4_096)  # rows of one materialization share it
-def _stamp(content: bytes) -> float:
-    stamp = Timestamp()
-    stamp.ParseFromString(content)
-    return float(stamp.seconds + stamp.nanos / 1e9)
+    return None if moment is None else (redis_seconds(moment), values(contents[1:]))

@@ -14,16 +14,8 @@ from feast.infra.online_stores.helpers import _mmh3
 from feast.types import Array, Bool, FeastType, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
 from evergreen.adapters.feast import Features
-from evergreen.adapters.online_read import (
-    FeastRead,
-    Held,
-    Key,
-    RedisRead,
-    SqliteRead,
-    StoredView,
-    Wanted,
-    open_online_store,
-)
+from evergreen.adapters.online_read import FeastRead, RedisRead, SqliteRead, open_online_store
+from evergreen.adapters.online_view import Held, Key, StoredView, Wanted
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec, load_spec
 from tests.adapters.test_feast import MOMENTS, REDIS, SERVICE, asked_at, columns, fresh, on_redis, spec
