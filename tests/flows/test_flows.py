@@ -22,8 +22,8 @@ from flows.roll_out import roll_out
 from flows.score_batch import score_batch
 from flows.watch import watch
 from tasks.release import EVENT, apply_decision, kept_out
-from tests.factories import a_trained_model
 from tests.flow_worlds import FIRST, empty_world, first_champion, living_in, prefect_api, rewrite_spec, world
+from tests.serving.conftest import register
 
 MODEL = "flight_delay"
 WEEK = timedelta(days=7)
@@ -178,28 +178,17 @@ def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
     assert told.revision == back.revision + 1  # the hand is in the journal
 
 
-def a_twin(wire: Wiring, made: Path) -> int:
-    """The champion's own bytes, passed by another verdict: a version that answers as the champion does."""
-    first = wire.registry.version(MODEL, 1)
-    folder = wire.registry.fetch(first, made)
-    candidate = a_trained_model(uri=str(folder), digest=first.artifact, training_set=wire.registry.training_set(first))
-    evaluation, _, decision = wire.registry.judgement(first)
-    again = decision.model_copy(update={"checks": decision.checks[:1]})
-    spec = wire.spec(MODEL)
-    return wire.registry.register(candidate, evaluation, evaluation, again, Cause.PERSON, spec, {}).version
-
-
-def test_an_ab_test_keeps_roll_outs_out_is_split_by_entity_and_ends_without_a_verdict_between_twins(
-    world: Wiring, rewrite_spec: Callable[[str, str], None], tmp_path: Path
+def test_an_ab_test_keeps_roll_outs_out_is_split_by_entity_and_ends_when_its_days_are_over(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
 ) -> None:
     table = '[ab_test]\nentity = "tailnum"\nmin_days = 1\nmax_days = 3\nmin_rows = 100\n\n[serve]'
     rewrite_spec("[serve]", table)
-    twin, begin = a_twin(world, tmp_path / "made"), FIRST + timedelta(days=1)
+    begin, other = FIRST + timedelta(days=1), register(world, MODEL, seed=2).version
 
-    running = ab_test(MODEL, twin, begin, "who knows")
+    running = ab_test(MODEL, other, begin, "who knows")
 
-    assert (running.champion, running.challenger, running.challenger_share) == (1, twin, 0.5)
-    assert ab_test(MODEL, twin, begin) == running  # a run that died after it began is run again
+    assert (running.champion, running.challenger, running.challenger_share) == (1, other, 0.5)
+    assert ab_test(MODEL, other, begin) == running  # a run that died after it began is run again
     assert roll_out(MODEL, "advance", begin + timedelta(hours=1)) == running
     with pytest.raises(InvalidTransition, match="an A/B test runs"):
         roll_out(MODEL, "promote", begin)
@@ -219,7 +208,7 @@ def test_an_ab_test_keeps_roll_outs_out_is_split_by_entity_and_ends_without_a_ve
     assert "the test ran for [ab_test].max_days = 3" in journal[-1].reason
     assert frame.groupby("routed_by")["version"].nunique().max() == 1  # whatever a plane flies, one version answers
     assert frame["routed_by"].nunique() > 500
-    assert set(frame["version"]) == {1, twin}
+    assert set(frame["version"]) == {1, other}
     with get_client(sync_client=True) as client:
         shown = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["ab-test"])))
     assert any("**inconclusive**" in str(artifact.data) for artifact in shown)
