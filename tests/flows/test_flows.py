@@ -1,6 +1,5 @@
 """The flows end to end, on real flights, with a real Prefect server, Feast, torch, MLflow and Evidently."""
 
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -8,21 +7,19 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact
 
 from evergreen.errors import DataError, FeatureServiceMissing, InvalidTransition, ReleaseConflict, UnknownModel
 from evergreen.types import Cause, Outcome, ReleaseDecision, Window
 from evergreen.wiring import Wiring
-from flows.ab_test import ab_test
 from flows.materialize import materialize
 from flows.reconcile import reconcile
 from flows.retrain import retrain
 from flows.roll_out import roll_out
 from flows.score_batch import score_batch
 from flows.watch import watch
-from tasks.release import EVENT, apply_decision, kept_out
-from tests.factories import a_trained_model
+from tasks.release import apply_decision
 from tests.flow_worlds import FIRST, empty_world, first_champion, living_in, prefect_api, rewrite_spec, world
 
 MODEL = "flight_delay"
@@ -33,22 +30,6 @@ def artifacts_of(flow_run_id: str) -> dict[str, Artifact]:
     with get_client(sync_client=True) as client:
         chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(flow_run_id)]))
         return {artifact.key or "": artifact for artifact in client.read_artifacts(artifact_filter=chosen)}
-
-
-def told_events() -> list[str]:
-    """What the reconciler told Prefect of: the kind of each finding."""
-    with get_client(sync_client=True) as client:
-        asked = {"filter": {"event": {"name": [EVENT]}}}
-        answer = client._client.post("/events/filter", json=asked)
-    return [event["payload"]["kind"] for event in answer.raise_for_status().json()["events"]]
-
-
-def eventually(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Events go out in a thread of their own."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def test_the_first_retrain_makes_a_champion_and_shows_its_gate(first_champion: tuple[Path, Outcome]) -> None:
@@ -171,58 +152,10 @@ def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
     assert reconcile() == ()
     world.registry._client.set_registered_model_alias(MODEL, "champion", "2")  # a hand in MLflow
     assert {finding.kind for finding in reconcile()} == {"moved_by_hand"}
-    eventually(lambda: "moved_by_hand" in told_events(), "the event did not arrive")
     aliases, told = world.registry.mirrored(MODEL)
     assert aliases == {"champion": 1}
     assert told is not None
     assert told.revision == back.revision + 1  # the hand is in the journal
-
-
-def a_twin(wire: Wiring, made: Path) -> int:
-    """The champion's own bytes, passed by another verdict: a version that answers as the champion does."""
-    first = wire.registry.version(MODEL, 1)
-    folder = wire.registry.fetch(first, made)
-    candidate = a_trained_model(uri=str(folder), digest=first.artifact, training_set=wire.registry.training_set(first))
-    evaluation, _, decision = wire.registry.judgement(first)
-    again = decision.model_copy(update={"checks": decision.checks[:1]})
-    spec = wire.spec(MODEL)
-    return wire.registry.register(candidate, evaluation, evaluation, again, Cause.PERSON, spec, {}).version
-
-
-def test_an_ab_test_keeps_roll_outs_out_is_split_by_entity_and_ends_without_a_verdict_between_twins(
-    world: Wiring, rewrite_spec: Callable[[str, str], None], tmp_path: Path
-) -> None:
-    table = '[ab_test]\nentity = "tailnum"\nmin_days = 1\nmax_days = 3\nmin_rows = 100\n\n[serve]'
-    rewrite_spec("[serve]", table)
-    twin, begin = a_twin(world, tmp_path / "made"), FIRST + timedelta(days=1)
-
-    running = ab_test(MODEL, twin, begin, "who knows")
-
-    assert (running.champion, running.challenger, running.challenger_share) == (1, twin, 0.5)
-    assert ab_test(MODEL, twin, begin) == running  # a run that died after it began is run again
-    assert roll_out(MODEL, "advance", begin + timedelta(hours=1)) == running
-    with pytest.raises(InvalidTransition, match="an A/B test runs"):
-        roll_out(MODEL, "promote", begin)
-    assert "an A/B test of version 2 has the traffic" in kept_out(running, 3)[0]
-
-    end = begin + timedelta(days=2)
-    materialize(MODEL, end)
-    score_batch(begin, end, MODEL)
-    assert ab_test(MODEL, as_of=end) == running
-    ended = ab_test(MODEL, as_of=begin + timedelta(days=3))
-
-    assert (ended.champion, ended.challenger, ended.test) == (1, None, None)
-    with world.records() as records:
-        journal = records.releases.journal(MODEL)
-        frame = records.predictions.since(MODEL, begin, end)
-    assert [entry.action for entry in journal] == ["start", "ab_test", "ab_inconclusive"]
-    assert "the test ran for [ab_test].max_days = 3" in journal[-1].reason
-    assert frame.groupby("routed_by")["version"].nunique().max() == 1  # whatever a plane flies, one version answers
-    assert frame["routed_by"].nunique() > 500
-    assert set(frame["version"]) == {1, twin}
-    with get_client(sync_client=True) as client:
-        shown = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["ab-test"])))
-    assert any("**inconclusive**" in str(artifact.data) for artifact in shown)
 
 
 def test_a_refused_candidate_is_registered_with_its_reasons(

@@ -47,7 +47,7 @@ def serving(wire: Wiring, workers: int) -> Iterator[list[httpx.Client]]:
             yield each_worker(port, process.pid, workers, clients)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def each_worker(port: int, server: int, workers: int, clients: ExitStack) -> list[httpx.Client]:
@@ -67,7 +67,8 @@ def each_worker(port: int, server: int, workers: int, clients: ExitStack) -> lis
                 one.suspend()
             try:
                 client.get("/ready").raise_for_status()
-                found[worker.pid] = clients.enter_context(client)
+                clients.callback(client.close)
+                found[worker.pid] = client
             except httpx.HTTPError:  # it is not up yet
                 client.close()
             finally:
