@@ -1,36 +1,32 @@
 """Models of the past, policies played over them, and the page that says what came of it."""
 
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from evergreen.errors import SpecError
-from evergreen.monitoring.backtest import Asked, History, Moment, Played, Policy, by_spec, every, never, play
+from evergreen.monitoring.backtest import Asked, Moment, Played, Policy, play
 from evergreen.monitoring.backtest_figures import false_alarms, random_gains, results
 from evergreen.monitoring.backtest_fit import MONITOR_KEYS, REMEDY_KEYS, fitted_spec, routines
+from evergreen.monitoring.backtest_policies import by_spec, every, never
 from evergreen.monitoring.backtest_report import BacktestReport, page, table
-from evergreen.monitoring.rehearsals import Span, cuts, real, shuffled
+from evergreen.monitoring.rehearsals import Span, real
 from evergreen.monitoring.windows import sample_by_day
 from evergreen.settings import ROOT
 from evergreen.spec import ModelSpec
 from evergreen.tuning import difference, rewritten
-from evergreen.types import Remedy, TrainingSet
-from evergreen.wiring import code_revision, wiring
+from evergreen.types import Remedy
+from evergreen.wiring import wiring
+from tasks.rehearsal import Models, Rehearsal, copies, in_parallel, rehearsal_of
 
 if TYPE_CHECKING:
-    from evergreen.training.rehearsal import Rehearsed, Stage
+    from evergreen.training.rehearsal import Stage
 
 T = TypeVar("T")
 GAINS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04)
@@ -38,40 +34,6 @@ GAINS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04)
 RANDOM_POLICIES = 2_000
 DEFAULT_SHARE = 0.5
 """From which on Evidently's preset alarms."""
-
-
-@dataclass(frozen=True)
-class Rehearsal:
-    """What the tasks of one backtest hand on; it does not travel."""
-
-    spec: ModelSpec
-    """As written, but for `[train]`, which is `[backtest]`'s cheaper one."""
-    training_set: TrainingSet
-    rows: pd.DataFrame
-    folder: Path
-    span: Span
-    fitting: Span
-    stage: "Stage"
-    workers: int
-    revision: str = field(default_factory=code_revision)
-
-
-def rehearsal_of(
-    spec: ModelSpec, training_set: TrainingSet, folder: Path, span: Span, stage: "Stage", workers: int
-) -> Rehearsal:
-    """Play over a snapshot: the part before `span` fits thresholds, its later half as if played; the rest is played.
-
-    Raises `SpecError` where the model's task is none that a backtest plays.
-    """
-    from evergreen.adapters.feature_tables import load_training_set
-    from evergreen.training.rehearsal import cheaper
-
-    if spec.model.task != "binary":
-        raise SpecError(f"{spec.name} is a {spec.model.task} model; a backtest plays binary ones so far")
-    weeks = int((span.first - training_set.window.start) / timedelta(days=span.days))
-    half = span.first - timedelta(days=span.days) * (weeks // 2 + 1)
-    rows, fitting = load_training_set(training_set), Span(half, span.first, span.days)
-    return Rehearsal(cheaper(spec), training_set, rows, folder, span, fitting, stage, workers)
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
@@ -98,14 +60,14 @@ def fit_thresholds(rehearsal: Rehearsal) -> ModelSpec:
 def fit(rehearsal: Rehearsal) -> ModelSpec:
     """What `fit_thresholds` does."""
     rows, span = rehearsal.rows, rehearsal.fitting
-    tried = _in_parallel(
+    tried = in_parallel(
         rehearsal,
         [
             partial(_loss_of_routine, replace(rehearsal, spec=spec, rows=rows, span=span))
             for spec in routines(rehearsal.spec)
         ],
     )
-    return fitted_spec(rehearsal.spec, tried, _copies(rehearsal, span), GAINS)
+    return fitted_spec(rehearsal.spec, tried, copies(rehearsal, span), GAINS)
 
 
 def _loss_of_routine(rehearsal: Rehearsal) -> tuple[ModelSpec, float]:
@@ -116,57 +78,6 @@ def _loss_of_routine(rehearsal: Rehearsal) -> tuple[ModelSpec, float]:
     ask = never if remedy.routine is None else every(1, remedy.routine)
     played = play(history, ask, remedy.calibration_days)
     return rehearsal.spec, sum(history.loss(version, week) for week, version in enumerate(played.versions))
-
-
-class Models:
-    """The models of one span's slots, and what fine-tuning makes of them; each is made once, when it is asked for."""
-
-    def __init__(self, rehearsal: Rehearsal) -> None:
-        self._rehearsal = rehearsal
-        self.cuts = cuts(rehearsal.rows, rehearsal.span.slots[:-1])
-        self._known: dict[tuple[int, tuple[int, ...]], Rehearsed] = {}
-        self._lock = threading.Lock()
-
-    def all_slots(self) -> None:
-        """Make the model of every slot, as many at a time as there are workers."""
-        _in_parallel(self._rehearsal, [partial(self.rehearsed, slot, ()) for slot in range(len(self.cuts))])
-
-    def scores(self, slot: int, tuned: tuple[int, ...]) -> NDArray[np.float64]:
-        """(rows,) as `History.weights`."""
-        return self.rehearsed(slot, tuned).scores
-
-    def seconds(self, slot: int, tuned: tuple[int, ...]) -> float:
-        """CPU time that the last step to it took."""
-        return self.rehearsed(slot, tuned).seconds
-
-    def rehearsed(self, slot: int, tuned: tuple[int, ...]) -> "Rehearsed":
-        """The model itself."""
-        key = (slot, tuned)
-        if key not in self._known:
-            found = self._make(slot, tuned)
-            with self._lock:
-                self._known[key] = found
-        return self._known[key]
-
-    def _make(self, slot: int, tuned: tuple[int, ...]) -> "Rehearsed":
-        from evergreen.training.job import TrainingJob
-        from evergreen.training.rehearsal import Part, before
-
-        here, spec = self._rehearsal, self._rehearsal.spec
-        learnt = tuned[-1] if tuned else slot
-        base = None
-        if tuned:
-            since = self.cuts[learnt] - timedelta(days=spec.remedy.tune_days)
-            base, spec = self.rehearsed(slot, tuned[:-1]).base(since), spec.fine_tuning
-        job = TrainingJob(
-            training_set=before(here.training_set, self.cuts[learnt]),
-            spec=spec,
-            code_revision=here.revision,
-            folder=str(here.folder),
-            base=base,
-        )
-        first = here.span.slots[learnt] - timedelta(days=spec.train.holdout_days)
-        return here.stage.rehearse(Part(job, here.training_set, first)).result()
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)
@@ -196,20 +107,23 @@ def played_policies(rehearsal: Rehearsal, fitted: ModelSpec, by_default: Policy)
         spec = (rehearsal.spec, fitted)[which]
         return play(histories[which], policy, spec.remedy.calibration_days)
 
-    plays = _in_parallel(rehearsal, [partial(one, *policy) for policy in policies.values()])
+    plays = in_parallel(rehearsal, [partial(one, *policy) for policy in policies.values()])
     played = dict(zip(policies, plays, strict=True))
     found = results(
         {name: (histories[which], played[name], made[which].seconds) for name, (which, _) in policies.items()}
     )
     losses = np.stack([histories[0].losses(slot) for slot in range(histories[0].weeks)])
     random = random_gains(losses, len(played["fitted"].retrains), RANDOM_POLICIES, rehearsal.spec.backtest.seed)
-    copies = _copies(rehearsal, rehearsal.span)
+    shuffled_copies = copies(rehearsal, rehearsal.span)
     return BacktestReport.of(
         rehearsal.spec,
         fitted,
         found,
         random,
-        {name: false_alarms(copies, spec) for name, spec in (("the spec's own", rehearsal.spec), ("fitted", fitted))},
+        {
+            name: false_alarms(shuffled_copies, spec)
+            for name, spec in (("the spec's own", rehearsal.spec), ("fitted", fitted))
+        },
         slots=rehearsal.span.slots,
         fitted_on=(rehearsal.training_set.window.start, rehearsal.span.first),
     )
@@ -232,41 +146,13 @@ def show_backtest(report: BacktestReport, fitted: ModelSpec) -> Path:
 
 
 def recommendation(text: str, fitted: ModelSpec) -> str:
-    """A spec's text with what was fitted in `[monitor]` and `[remedy]`; all else stays."""
+    """A spec's text with what was fitted in `[monitor]` and `[remedy]`; all else stays, other alarms of the spec too."""
     for name, keys in (("monitor", MONITOR_KEYS), ("remedy", REMEDY_KEYS)):
         values = {key: getattr(getattr(fitted, name), key) for key in keys}
         text = rewritten(
             text, {key: value for key, value in values.items() if value is not None}, f"{fitted.name}.toml", name
         )
     return text
-
-
-def _copies(rehearsal: Rehearsal, span: Span) -> list[History]:
-    """Shuffled copies of the rows up to the span's end, each with its own first model."""
-    from evergreen.training.job import TrainingJob
-    from evergreen.training.rehearsal import Part, snapshot_of
-
-    whole = rehearsal.training_set
-    rows = rehearsal.rows[rehearsal.rows["event_timestamp"] < span.end].reset_index(drop=True)
-    scored = snapshot_of(whole, rows, rehearsal.folder / "snapshots", span.end)
-
-    def train(moved: pd.DataFrame, cut: datetime) -> NDArray[np.float64]:
-        made = snapshot_of(whole, moved, rehearsal.folder / "snapshots", cut)
-        job = TrainingJob(
-            training_set=made, spec=rehearsal.spec, code_revision=rehearsal.revision, folder=str(rehearsal.folder)
-        )
-        # Days are dealt out anew, so any row may be asked about.
-        return rehearsal.stage.rehearse(Part(job, scored, scored.window.start)).result().scores
-
-    config = rehearsal.spec.backtest
-    seeds = range(config.seed, config.seed + config.copies)
-    return _in_parallel(rehearsal, [partial(shuffled, rows, span, train, seed) for seed in seeds])
-
-
-def _in_parallel(rehearsal: Rehearsal, work: Iterable[Callable[[], T]]) -> list[T]:
-    """Each piece waits for a process of the stage, so threads are enough; one more than those keeps them busy."""
-    with ThreadPoolExecutor(rehearsal.workers + 1) as pool:
-        return list(pool.map(lambda piece: piece(), work))
 
 
 def by_default(rehearsal: Rehearsal) -> Policy:

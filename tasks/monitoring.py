@@ -1,5 +1,6 @@
 """A model's monitoring page, written anew at every look of the watch."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -18,20 +19,24 @@ MOST_LOOKS = 120
 def show_monitoring(spec: ModelSpec, as_of: datetime) -> str:
     """Write `reports/NAME-monitoring.html` under EVERGREEN_HOME and keep it with the champion's run; returns its link."""
     wire = wiring()
-    written = write_page(wire, spec, as_of)
     with wire.records() as records:
         release = records.releases.current(spec.name)
-    link = written.as_uri()
+    champion = None
     if release is not None and release.champion is not None:
         champion = wire.registry.version(spec.name, release.champion)
-        link = wire.registry.log_file(champion.run_id, written, "watch")
+    leant_on = wire.registry.evaluation(champion).attribution if champion is not None else None
+    written = write_page(wire, spec, as_of, {} if leant_on is None else leant_on.shares)
+    link = written.as_uri() if champion is None else wire.registry.log_file(champion.run_id, written, "watch")
     create_link_artifact(key="monitoring", link=link, link_text=f"{spec.name}: monitoring, as of {as_of:%Y-%m-%d}")
     get_run_logger().info("the monitoring page is %s", written)
     return link
 
 
-def write_page(wire: Wiring, spec: ModelSpec, as_of: datetime) -> Path:
-    """What `show_monitoring` writes; a killed run leaves no half page."""
+def write_page(wire: Wiring, spec: ModelSpec, as_of: datetime, importance: Mapping[str, float]) -> Path:
+    """What `show_monitoring` writes; a killed run leaves no half page.
+
+    `importance` is each feature's share of what the champion leans on; empty where nobody measured it.
+    """
     with wire.records() as records:
         monitored = Monitored(
             model=spec.name,
@@ -41,6 +46,7 @@ def write_page(wire: Wiring, spec: ModelSpec, as_of: datetime) -> Path:
             estimates=records.estimates.history(spec.name, MOST_LOOKS, before=as_of),
             journal=[entry for entry in records.releases.journal(spec.name) if entry.at <= as_of],
             requests=[asked for asked in records.admissions.recent(spec.name) if asked.as_of <= as_of],
+            importance=importance,
         )
     html = wire.settings.home / "reports" / f"{spec.name}-monitoring.html"
     html.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from evergreen.spec import GateConfig
 from evergreen.types import Check, Footprint
 
+MUST_SAVE = 0.95
+"""Timings of two equal models differ by some percent."""
+
 
 def within_budgets(footprint: Footprint, rules: GateConfig) -> Iterator[Check]:
     """A check each; shown, and deciding nothing, where the model's file sets no budget."""
@@ -28,6 +31,17 @@ def within_budgets(footprint: Footprint, rules: GateConfig) -> Iterator[Check]:
         rule=_rule("max_row_ms", allowed),
         reason=f"scoring one row takes {milliseconds:.2f} ms at the 99th percentile of {footprint.rows:,}"
         + (f", at most {allowed:g} ms allowed" if allowed else ""),
+    )
+
+
+def faster_than_parent(variant_ms: float, parent_ms: float, rows: int) -> Check:
+    """An optimised variant has to be faster than the version whose weights it runs; both timed alternately, in medians."""
+    return Check(
+        name="faster_than_parent",
+        passed=variant_ms < MUST_SAVE * parent_ms,
+        figure=variant_ms / parent_ms,
+        rule=f"at most {MUST_SAVE:.0%} of the parent's time for one row",
+        reason=f"one row takes {variant_ms:.3f} ms, the parent's {parent_ms:.3f} ms (medians of {rows:,})",
     )
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from evergreen.figures import roc_auc
-from evergreen.monitoring.backtest import History, Played, by_spec, play
+from evergreen.monitoring.backtest import History, Played, play
+from evergreen.monitoring.backtest_policies import by_spec
 from evergreen.spec import ModelSpec
 from evergreen.types import Remedy
 
@@ -93,6 +94,11 @@ def false_alarms(copies: Sequence[History], spec: ModelSpec) -> tuple[int, int]:
 def upper_share(seen: int, of: int, confidence: float = 0.95) -> float:
     """A share is below this with one-sided `confidence` (Clopper & Pearson 1934)."""
     return 1.0 if seen >= of else float(beta.ppf(confidence, seen + 1, of - seen))
+
+
+def lower_share(seen: int, of: int, confidence: float = 0.95) -> float:
+    """A share is above this with one-sided `confidence`; see `upper_share`."""
+    return 0.0 if seen <= 0 else float(beta.ppf(1 - confidence, seen, of - seen + 1))
 
 
 def shuffled_days(moments: NDArray[np.datetime64], seed: int) -> NDArray[np.timedelta64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from evergreen.monitoring.backtest_figures import (
     Result,
+    lower_share,
     upper_share,
 )
 from evergreen.spec import ModelSpec
@@ -42,8 +43,9 @@ class PolicyFigures(Fact):
     null_weeks: int | None = None
     false_alarms_in_budget: float | None = None
     """False alarms to expect in as many windows as the budget allows one in."""
+    false_alarms_in_budget_lower: float | None = None
+    """The bounds of that, each one-sided, 95% (Clopper & Pearson); windows taken as independent."""
     false_alarms_in_budget_upper: float | None = None
-    """The upper bound of that, one-sided, 95%; weeks taken as independent."""
 
 
 class BacktestReport(Fact):
@@ -123,6 +125,7 @@ def _figures(one: Result, null: tuple[int, int] | None, slots: Sequence[datetime
         "false_alarms": alarms,
         "null_weeks": weeks,
         "false_alarms_in_budget": budget * alarms / weeks,
+        "false_alarms_in_budget_lower": budget * lower_share(alarms, weeks),
         "false_alarms_in_budget_upper": budget * upper_share(alarms, weeks),
     }
     return figures.model_copy(update=update)
@@ -132,12 +135,16 @@ def table(report: BacktestReport) -> str:
     """A row a policy, in markdown."""
     lines = [
         f"| policy | log loss | AUC | share of weekly's gain | retrains of {report.weeks - 1} | fine-tunes | "
-        f"recalibrations | training CPU s | alarms | false alarms in {report.budget_weeks} windows (at most) |",
+        f"recalibrations | training CPU s | alarms | false alarms in {report.budget_weeks} windows (90% interval) |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in report.policies:
-        rate, upper = one.false_alarms_in_budget, one.false_alarms_in_budget_upper
-        false = "" if rate is None or upper is None else f"{rate:.2f} ({upper:.2f})"
+        rate, low, high = (
+            one.false_alarms_in_budget,
+            one.false_alarms_in_budget_lower,
+            one.false_alarms_in_budget_upper,
+        )
+        false = "" if rate is None else f"{rate:.2f} ({low:.2f} to {high:.2f})"
         lines.append(
             f"| {one.name} | {one.log_loss:.4f} | {one.auc:.4f} | {one.gain_share:.1%} | {one.retrains} | "
             f"{one.fine_tunes} | {one.recalibrations} | {one.training_seconds:.0f} | {one.alarms} | {false} |"

@@ -17,6 +17,7 @@ from evergreen.monitoring.ladder import climbed
 from evergreen.monitoring.performance import waits_for_labels
 from evergreen.spec import ModelSpec, MonitorConfig
 from evergreen.types import (
+    LOSS_NAMES,
     Alarm,
     Cause,
     DriftReport,
@@ -63,7 +64,10 @@ def decide(
     `unlearnt_share` is what came in since, of what it learnt from; None where nobody counted.
     """
     findings = _findings(spec.monitor, as_of, performance, drift, champion_evaluation, trained_until)
-    findings += _volume(spec.monitor, unlearnt_share)
+    findings += [
+        *_estimated(spec.monitor, performance, champion_evaluation.overall),
+        *_volume(spec.monitor, unlearnt_share),
+    ]
     alarms = tuple(finding.alarm for finding in findings if finding.alarm is not None)
     reasons = [finding.reason for finding in findings]
     if faults:
@@ -201,6 +205,19 @@ def _age(config: MonitorConfig, performance: PerformanceReport, days: float) -> 
     limit = config.max_age_days
     reason = f"version {performance.version} was trained on rows until {days:.0f} days ago, may be {limit}"
     return _finding(Cause.AGE, days, "max_age_days", limit, reason)
+
+
+def _estimated(config: MonitorConfig, performance: PerformanceReport, at_gate: Scores) -> list[Finding]:
+    """Only inputs speak here, so what the labels' meaning has moved is not seen; but nothing has to be waited for."""
+    limit, estimate, name = config.max_estimated_rise, performance.estimate, LOSS_NAMES[at_gate.task].figure
+    if limit is None or estimate is None or name not in estimate.figures:
+        return []
+    said = estimate.figures[name]
+    rise = (said.figure if said.low is None else said.low) - at_gate.loss
+    reason = (
+        f"{at_gate.loss_name} estimated without outcomes {said}, {at_gate.loss:.4f} at the gate, may rise {limit:.4f}"
+    )
+    return [_finding(Cause.DECAY, rise, "max_estimated_rise", limit, reason)]
 
 
 def _volume(config: MonitorConfig, share: float | None) -> list[Finding]:

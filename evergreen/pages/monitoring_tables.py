@@ -125,10 +125,11 @@ def requests(asked: Sequence[RetrainRequest]) -> str:
     """Every ask for a retrain and what became of it, the suppressed ones with their reason."""
     rows = [
         f'<tr><td class="nowrap">{date(one.as_of)}</td><td>{badge(one.status)}</td><td>{text(one.cause.value)}</td>'
+        f"<td>{text(one.remedy.value)}</td>"
         f"<td>{text(one.reason)}</td><td>{'—' if one.version is None else f'version {one.version}'}</td></tr>"
         for one in asked[:MOST_LOOKS]
     ]
-    heads = ("as of", "", "cause", "reason", "came to")
+    heads = ("as of", "", "cause", "remedy", "reason", "came to")
     return f"<h2>Asks for a retrain</h2>{table(heads, rows)}" if rows else ""
 
 

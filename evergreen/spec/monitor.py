@@ -31,6 +31,9 @@ class MonitorConfig(Table):
     share of it. Unset: shown and starts nothing, since a log loss also rises and falls with the share of ones."""
     max_age_days: PositiveInt = 56
     """Alarm when the champion's newest training row is older than this."""
+    max_estimated_rise: PositiveFloat | None = None
+    """Alarm when the log loss that is estimated without the window's outcomes is above the champion's own at its gate by this,
+    lower bound of its interval included. Unset: shown and starts nothing."""
     max_unlearnt_share: PositiveFloat | None = None
     """Alarm when the outcomes that came in since the champion's network was trained are this share of those it learnt from:
     data enough that a new one would know much more. Unset: not counted."""

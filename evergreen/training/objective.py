@@ -7,12 +7,11 @@ logarithm. Called by `loop.py`, `chronicle.py` and `predictor.py`.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from evergreen.training.fused import FusedNetwork
 from evergreen.training.label import Label
-from evergreen.training.model import Network, Rows
+from evergreen.training.model import Rows
 
 
 def summed_losses(label: Label, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,12 +37,13 @@ def answers_of(label: Label, logits: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def answer(network: Network | FusedNetwork, label: Label, rows: Rows, chunk: int = 8192) -> Tensor:
+def answer(network: nn.Module, label: Label, rows: Rows, chunk: int = 8192) -> Tensor:
     """What the network answers, without any disturbance, on the CPU; see `answers_of`."""
     was_training = network.training
     if was_training:  # walking through the modules to set it again takes longer than to answer a row
         network.eval()
-    device = next(network.parameters()).device
+    weight = next(network.parameters(), None)  # a quantized or exported one keeps none
+    device = rows.numeric.device if weight is None else weight.device
     parts = []
     for start_row in range(0, max(len(rows.numeric), 1), chunk):
         part = rows if len(rows.numeric) <= chunk else rows[start_row : start_row + chunk]

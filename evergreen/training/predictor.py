@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from evergreen.errors import ArtifactError
+from evergreen.errors import ArtifactError, DataError
 from evergreen.recalibration import recalibrated
 from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
-from evergreen.training.fused import FusedNetwork
 from evergreen.training.label import Label
 from evergreen.training.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.objective import answer
 from evergreen.training.preprocessing import Coded, Column, Encoded, Encoder, Preprocessing
+from evergreen.training.variants import VARIANTS, Variant, as_variant
 from evergreen.types import Digest, Fact, Recalibration, Task
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class ModelDescription(Fact):
     shape: NetworkShape
     label: Label = Label()
     preprocessing: Preprocessing
+    variant: Variant = "plain"
+    """How the weights are run; see `variants.py`."""
     recalibration: Recalibration | None = None
     """What the network's answers are moved by, of two classes; None where they stand as they are."""
     lineage: dict[str, Any]
@@ -54,6 +56,17 @@ def pack(description: ModelDescription, network: Network) -> dict[str, bytes]:
         MODEL_FILE: description.model_dump_json().encode(),
         WEIGHTS_FILE: safetensors.torch.save(weights),
     }
+
+
+def as_variant_of(files: Mapping[str, bytes], variant: str) -> dict[str, bytes]:
+    """An artifact's files with the same weights, to be run another way: other bytes, so another digest.
+
+    Raises `DataError` where there is no such way.
+    """
+    if variant not in VARIANTS:
+        raise DataError(f"there is no variant {variant!r}; ask for one of {sorted(VARIANTS)}")
+    description = ModelDescription.model_validate_json(files[MODEL_FILE])
+    return {**files, MODEL_FILE: description.model_copy(update={"variant": variant}).model_dump_json().encode()}
 
 
 def read_network(path: str | Path, digest: Digest | None = None) -> tuple[ModelDescription, Network]:
@@ -80,7 +93,7 @@ class Predictor:
     def __init__(self, description: ModelDescription, network: Network) -> None:
         self.description = description
         self._encoder = Encoder(description.preprocessing)
-        self._network = FusedNetwork(network).eval()
+        self._network = as_variant(network, description.variant)
 
     @classmethod
     def load(cls, path: str | Path, digest: Digest | None = None) -> Self:

@@ -1,6 +1,6 @@
 """The lean read of an online store gives what Feast's own read gives, value by value, on both stores."""
 
-import os
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast.infra.online_stores.helpers import _mmh3
 from feast.types import Array, Bool, FeastType, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
 from evergreen.adapters.feast import Features
@@ -142,6 +143,33 @@ def test_every_type_of_value_and_key_is_read_as_feast_reads_it(store: FeatureSto
 
     assert plain(read) == plain(theirs)
     assert [[one is None for one in view] for view in read] == [[False] * 4 + [True]] * len(VIEWS)
+
+
+def test_two_keys_that_have_half_the_features_each_are_not_taken_for_one(store: FeatureStore) -> None:
+    lean, (view, keys) = open_online_store(store), wanted()[0]
+    if isinstance(lean, RedisRead):
+        half = [name for name in TYPES if name < "n"]
+        for key, gone in zip(keys, (half, set(TYPES) - set(half)), strict=False):
+            lean._client.hdel(view.encoded(key) + b"parity", *[_mmh3(f"{view.name}:{name}") for name in gone])
+    else:
+        names = sorted(TYPES)
+        with sqlite3.connect(store.config.online_store.path) as database:
+            database.execute(f"DELETE FROM parity_{view.name} WHERE entity_key = ?", [view.encoded(keys[2])])
+            for key, gone in (
+                (min(keys[:2], key=view.encoded), names[3:]),
+                (max(keys[:2], key=view.encoded), names[:3]),
+            ):
+                marks = ",".join("?" * len(gone))
+                database.execute(
+                    f"DELETE FROM parity_{view.name} WHERE entity_key = ? AND feature_name IN ({marks})",
+                    [view.encoded(key), *gone],
+                )
+        database.close()
+
+    read = lean.read([(view, keys[:2])])
+
+    assert plain(read) == plain(FeastRead(store).read([(view, keys[:2])]))
+    assert all(held is not None and None in held[1] for held in read[0])
 
 
 def test_nothing_is_asked_for_no_key(store: FeatureStore) -> None:

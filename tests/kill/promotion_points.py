@@ -1,4 +1,4 @@
-"""`python -m tests.kill.promotion_points HOME [OPERATION…]`: kill register, roll out, promote, roll back at every call they make.
+"""`python -m tests.kill.promotion_points HOME [OPERATION…]`: kill what changes a release at every call it makes.
 
 The points are found by walking: in a forked child every call of MLflow's client and every statement on Evergreen's tables
 that may change something, every commit, and every link and rename of a file under the home is counted; a run that is not

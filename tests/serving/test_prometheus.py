@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from evergreen.wiring import Wiring
 from serving.app import create_app
 from serving.metrics import Metrics
 from tests.serving.server_process import Load, a_server, released, served
-from tests.serving.serving_factories import eventually
+from tests.serving.serving_factories import NOON, a_flight, eventually
 
 PROMETHEUS = ROOT / "deployments" / "prometheus"
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deployments" / "grafana" / "serving.json").read_text())
@@ -35,14 +36,7 @@ QUERIES = [
 ]
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 OF_PROMETHEUS = {"job", "instance", "le"}
-NOTHING_YET = {
-    "Shadow failures",
-    "Unknown entities",
-    "Outcomes",
-    "Refusals and faults by name",
-    "Cache hits",
-    "Feature age, p95",
-}
+NOTHING_YET = {"Shadow failures"}
 """Panels of what does not happen in the test."""
 
 
@@ -115,7 +109,8 @@ def a_prometheus(folder: Path, target: str) -> Iterator[httpx.Client]:
     configuration = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     configuration["global"] |= {"scrape_interval": "200ms", "evaluation_interval": "200ms"}
     configuration["rule_files"] = [str(PROMETHEUS / "alerts.yml")]
-    configuration["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
+    for job in configuration["scrape_configs"]:
+        job |= {"scrape_interval": "200ms", "static_configs": [{"targets": [target]}]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -167,12 +162,23 @@ def has_reached(prometheus: httpx.Client, expression: str, enough: float) -> boo
     return value(prometheus, expression) >= enough
 
 
+def trouble(client: httpx.Client) -> None:
+    """A stale view, an unknown aircraft, a refusal and an outcome."""
+    late = (NOON + timedelta(hours=3)).isoformat()
+    asked = "/predict/flight_delay"
+    assert client.post(asked, json={"rows": a_flight(tailnum="N0NE"), "as_of": late}).status_code == 200
+    assert client.post(asked, json={"rows": []}).status_code == 422
+    outcome = {"example_id": "scraped", "label": 1, "label_timestamp": late}
+    assert client.post("/outcomes/flight_delay", json={"outcomes": [outcome]}).status_code == 200
+
+
 def test_a_prometheus_reads_a_server_and_answers_every_query(installation: Wiring, tmp_path: Path) -> None:
     released(installation, 1)
     with served(create_app(installation.settings)) as client:
         eventually(lambda: client.get("/ready").status_code == 200, seconds=60)
         with a_prometheus(tmp_path, client.base_url.netloc.decode()) as prometheus:
-            eventually(lambda: value(prometheus, 'up{job="evergreen-serving"}') == 1, seconds=60)
+            eventually(lambda: value(prometheus, "sum(up)") == 2, seconds=60)
+            trouble(client)
             with Load(str(client.base_url), "scraped"):
                 for title, expression in PANELS:
                     if title not in NOTHING_YET:

@@ -16,7 +16,8 @@ from evergreen.monitoring.backtest_report import BacktestReport
 from evergreen.monitoring.rehearsals import Span
 from evergreen.settings import ROOT
 from evergreen.training.rehearsal import Stage
-from tasks.backtest import by_default, fit, played_policies, recommendation, rehearsal_of
+from tasks.backtest import by_default, fit, played_policies, recommendation
+from tasks.rehearsal import rehearsal_of
 from tests.shop_history import DEARER, START, WEEKS, shop_history, shop_spec
 
 SPAN = Span(START + timedelta(weeks=8), START + timedelta(weeks=WEEKS), 7)

@@ -1,6 +1,6 @@
 import pytest
 
-from evergreen.gate.budgets import within_budgets
+from evergreen.gate.budgets import faster_than_parent, within_budgets
 from evergreen.spec import GateConfig
 from evergreen.types import Footprint
 
@@ -24,3 +24,11 @@ def test_what_is_above_its_budget_is_refused_with_both_figures(megabytes: float,
     assert (size.passed, latency.passed) == (megabytes >= 2.5, milliseconds >= 4.0)
     assert size.reason == f"the artifact has 2.50 MB, at most {megabytes:g} MB allowed"
     assert "takes 4.00 ms at the 99th percentile of 200" in latency.reason
+
+
+@pytest.mark.parametrize(("milliseconds", "passed"), [(0.90, True), (0.96, False), (1.2, False)])
+def test_a_variant_that_is_not_clearly_faster_than_its_parent_is_refused(milliseconds: float, passed: bool) -> None:
+    check = faster_than_parent(milliseconds, 1.0, rows=300)
+
+    assert (check.passed, check.figure) == (passed, milliseconds)
+    assert f"one row takes {milliseconds:.3f} ms, the parent's 1.000 ms" in check.reason

@@ -9,25 +9,17 @@ import pytest
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
-from evergreen.monitoring.backtest import (
-    History,
-    Moment,
-    Version,
-    answers,
-    at,
-    by_spec,
-    every,
-    never,
-    play,
-)
+from evergreen.monitoring.backtest import History, Moment, Version, play
 from evergreen.monitoring.backtest_figures import (
     false_alarms,
+    lower_share,
     random_gains,
     results,
     shuffled_days,
     upper_share,
 )
 from evergreen.monitoring.backtest_fit import cheapest_enough, fitted_spec, routines
+from evergreen.monitoring.backtest_policies import answers, at, by_spec, every, never
 from evergreen.monitoring.backtest_report import BacktestReport, page, table
 from evergreen.monitoring.rehearsals import Span, cuts, real, shuffled
 from evergreen.spec import ModelSpec, parse_spec
@@ -278,3 +270,9 @@ def test_the_routine_is_done_at_every_check_and_is_no_alarm() -> None:
     assert played.alarms == ()
     assert played.retrains == (4, 8)
     assert len(played.at(Remedy.FINE_TUNE)) == 7
+
+
+def test_the_lower_bound_is_the_mirror_of_the_upper_one() -> None:
+    assert lower_share(0, 50) == 0.0
+    assert lower_share(50, 50) == pytest.approx(0.05 ** (1 / 50))
+    assert lower_share(7, 100) == pytest.approx(1 - upper_share(93, 100))

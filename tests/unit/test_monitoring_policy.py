@@ -18,6 +18,8 @@ from evergreen.types import (
     Fault,
     FeatureDrift,
     FeatureShift,
+    Interval,
+    PerformanceEstimate,
     PerformanceReport,
     ProbeReport,
     Remedy,
@@ -450,3 +452,19 @@ def test_much_new_data_asks_for_a_retrain_where_the_spec_says_so() -> None:
     assert not decided(0.4, max_unlearnt_share=0.5).retrain
     assert not decided(9.0).retrain
     assert not decided(None, max_unlearnt_share=0.5).retrain
+
+
+def test_decay_that_is_estimated_without_outcomes_alarms_where_the_spec_says_so() -> None:
+    def estimated(figure: float, low: float) -> PerformanceReport:
+        figures = {"log_loss": Interval(figure=figure, low=low, high=figure + 0.1)}
+        estimate = PerformanceEstimate(method="CBPE", rows=6_000, calibration_rows=9_000, figures=figures)
+        return served().model_copy(update={"scores": None, "calibration_gap": None, "estimate": estimate})
+
+    spec = a_spec(max_estimated_rise=0.05)
+    risen, unsure = look(estimated(0.60, 0.56), spec), look(estimated(0.60, 0.48), spec)
+
+    assert risen.retrain
+    assert risen.cause is Cause.DECAY
+    assert "log loss estimated without outcomes 0.6000 (0.5600 to 0.7000), 0.4400 at the gate" in risen.reasons[0]
+    assert not unsure.retrain
+    assert not look(estimated(0.60, 0.56)).retrain
