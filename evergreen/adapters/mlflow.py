@@ -277,10 +277,13 @@ class ModelRegistry:
         return run_id
 
     def _log_figures(self, run_id: str, candidate: TrainedModel, figures: Mapping[str, float], spec: ModelSpec) -> None:
-        started = self._client.get_run(run_id).info.start_time  # the same moment again is the same point, not another
+        run = self._client.get_run(run_id)
+        started = run.info.start_time  # the same moment again is the same point, not another
         points = [(name, 0, value) for name, value in figures.items()]
         metrics = [Metric(name, value, started, step) for name, step, value in points + lineage.curve(candidate)]
-        params = [Param(name, value) for name, value in lineage.params(candidate, spec).items()]
+        # What the run was trained with it says already; a remedy trains with other values than the file's.
+        told = lineage.params(candidate, spec).items()
+        params = [Param(name, value) for name, value in told if name not in run.data.params]
         self._client.log_batch(run_id, params=params)
         self.log_metrics(run_id, metrics)
 

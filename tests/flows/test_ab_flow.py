@@ -14,7 +14,6 @@ from flows.ab_test import ab_test
 from flows.reconcile import reconcile
 from flows.roll_out import roll_out
 from tasks.release import EVENT, kept_out
-from tests.flow_worlds import empty_world, prefect_api, rewrite_spec
 from tests.serving.conftest import register, write_feature_tables
 from tests.serving.server_process import released
 from tests.serving.serving_factories import NOON

@@ -18,7 +18,6 @@ from evergreen.settings import ROOT
 from evergreen.spec import ModelSpec, load_spec
 from tasks.approval import approval
 from tests.factories import a_model_version
-from tests.flow_worlds import prefect_api
 
 SPEC = load_spec(ROOT / "models" / "flight_delay.toml")
 

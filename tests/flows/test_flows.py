@@ -19,8 +19,9 @@ from flows.retrain import retrain
 from flows.roll_out import roll_out
 from flows.score_batch import score_batch
 from flows.watch import watch
-from tasks.release import apply_decision
-from tests.flow_worlds import FIRST, empty_world, first_champion, living_in, prefect_api, rewrite_spec, world
+from tasks.release import EVENT, apply_decision, kept_out
+from tests.factories import a_trained_model
+from tests.flow_worlds import FIRST, living_in
 
 MODEL = "flight_delay"
 WEEK = timedelta(days=7)

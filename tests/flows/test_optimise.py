@@ -5,7 +5,6 @@ import pytest
 from evergreen.errors import ArtifactError
 from evergreen.wiring import Wiring
 from flows.optimise import optimise
-from tests.flow_worlds import first_champion, prefect_api, world
 
 MODEL = "flight_delay"
 

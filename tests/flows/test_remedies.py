@@ -8,7 +8,7 @@ import pytest
 from evergreen.types import Cause, Outcome, Remedy
 from evergreen.wiring import Wiring
 from flows.retrain import retrain
-from tests.flow_worlds import FIRST, first_champion, prefect_api, world
+from tests.flow_worlds import FIRST
 
 MODEL = "flight_delay"
 

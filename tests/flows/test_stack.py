@@ -21,7 +21,7 @@ from evergreen.types import Cause, Outcome, Remedy
 from evergreen.wiring import Wiring, wiring
 from stack.environment import environment
 from stack.ports import free_port
-from tests.flow_worlds import FIRST, first_champion, living_in, prefect_api
+from tests.flow_worlds import FIRST, living_in
 
 START_SECONDS = 150.0
 

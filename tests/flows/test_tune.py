@@ -18,7 +18,7 @@ from evergreen.types import Tuning
 from evergreen.wiring import Wiring
 from flows.tune import tune
 from stack.environment import QUIET
-from tests.flow_worlds import FIRST, empty_world, first_champion, prefect_api, rewrite_spec, world
+from tests.flow_worlds import FIRST
 
 MODEL = "flight_delay"
 TUNE = """

@@ -18,7 +18,7 @@ from flows.score_batch import score_batch
 from serving.scoring import Question
 from tasks.parity import check_parity
 from tasks.scoring import runtime
-from tests.flow_worlds import FIRST, first_champion, living_in, prefect_api, world
+from tests.flow_worlds import FIRST
 from tests.flows.test_flows import MODEL, artifacts_of
 
 ASKED = FIRST + timedelta(days=1)
