@@ -61,6 +61,10 @@ def choose_device(local_rank: int, local_ranks: int) -> torch.device:
     return torch.device("cpu")
 
 
+_LEFT: list[object] = []
+"""Groups this process was in, held until it ends."""
+
+
 @contextmanager
 def process_group() -> Iterator[Place]:
     """Join the other ranks: nccl between GPUs, gloo between CPUs, nothing when alone. Leaves them at a good end.
@@ -76,6 +80,8 @@ def process_group() -> Iterator[Place]:
         yield place
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The last to let go of a group must not be DDP's reducer: it would wait for the group's threads under the lock they need.
+    _LEFT.append(dist.group.WORLD)
     yield place
     dist.destroy_process_group()  # after a failure the others may never answer: then the end of the process does it
 
