@@ -59,7 +59,7 @@ def find_faults(
     whose values were too old, staleness is judged too. `recent` is what came right before the window (it may be
     empty): without it a fault that begins with the window has no before. A view that some rows never have (a new
     customer has no history) was stale for them before too, so staleness is held beside `recent` where that tells of
-    it. Raises `DataError` where the reference or the window is empty or lacks a column.
+    it, and not judged where there is no row before the window. Raises `DataError` where the reference or the window is empty or lacks a column.
     """
     for name, frame in (("reference", reference), ("window", current)):
         require_columns(frame, ("event_timestamp", *inputs))
@@ -83,8 +83,9 @@ def find_faults(
             jump = unit_jump(before, after, numbers[0], numbers[1], start)
             if jump is not None:
                 found.append(_fault("unit", name, jump.since, jump.size, jump.largest, jump.words))
-    asked = recent if "stale" in recent else usual
-    found += _stale(asked, now, Hours.of(asked), after, start)
+    if not recent.empty:
+        asked = recent if "stale" in recent else usual
+        found += _stale(asked, now, Hours.of(asked), after, start)
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -141,7 +141,8 @@ def snapshot_of(like: TrainingSet, rows: pd.DataFrame, folder: Path, cut: dateti
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         rows.to_parquet(scratch, index=False, coerce_timestamps="us")
         scratch.replace(path)
-    window = Window(start=rows["event_timestamp"].min(), end=like.window.end)
+    end = max(like.window.end, cut + timedelta(days=1))  # where all rows come before the cut nothing is held out
+    window = Window(start=rows["event_timestamp"].min(), end=end)
     return like.model_copy(
         update={
             "uri": str(path),
@@ -149,7 +150,7 @@ def snapshot_of(like: TrainingSet, rows: pd.DataFrame, folder: Path, cut: dateti
             "rows": len(rows),
             "holdout_rows": int((rows["event_timestamp"] >= cut).sum()),
             "window": window,
-            "holdout": Window(start=cut, end=window.end),
+            "holdout": Window(start=cut, end=end),
         }
     )
 

@@ -158,6 +158,12 @@ def test_a_view_that_some_rows_never_have_is_no_fault_until_it_lacks_in_more_of_
     assert [(fault.kind, fault.column) for fault in more] == [("stale", "tail")]
 
 
+def test_in_the_first_window_ever_nobody_can_say_what_is_usually_stale() -> None:
+    current = CURRENT.assign(stale=pd.Series([["tail"]] * len(CURRENT), dtype=object))
+
+    assert find_faults(REFERENCE, RECENT.iloc[:0].assign(stale=None), current, INPUTS) == ()
+
+
 def test_an_outage_the_reference_had_twice_is_usual() -> None:
     reference = REFERENCE.copy()
     for day in (10, 30):
