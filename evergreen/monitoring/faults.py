@@ -56,10 +56,11 @@ def find_faults(
     """Faults that show in the rows of `current`.
 
     All three have `event_timestamp` and the columns of `inputs`; where there is a column `stale`, the names of views
-    whose values were too old, staleness is judged too. `recent` is what came right before the window (it may be
-    empty): without it a fault that begins with the window has no before. A view that some rows never have (a new
-    customer has no history) was stale for them before too, so staleness is held beside `recent` where that tells of
-    it, and not judged where there is no row before the window. Raises `DataError` where the reference or the window is empty or lacks a column.
+    whose values were too old, staleness is judged too. `recent` is what came right before the window (it may be empty):
+    without it a fault that begins with the window has no before. A view that some rows never have (a new customer has
+    no history) was stale for them before too, so staleness is held beside `recent` where that tells of it, and not
+    judged where there is no row before the window. Raises `DataError` where the reference or the window is empty or
+    lacks a column.
     """
     for name, frame in (("reference", reference), ("window", current)):
         require_columns(frame, ("event_timestamp", *inputs))
