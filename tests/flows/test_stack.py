@@ -137,7 +137,7 @@ def test_an_interrupted_demo_leaves_nothing_and_the_next_one_runs_to_its_end() -
     eventually(lambda: state.exists() or first.poll() is not None, "training has not begun")
     family = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGINT)
-    output, _ = first.communicate(timeout=60)
+    output, _ = first.communicate(timeout=120)
     assert first.returncode == 130, output[-2000:]
     assert psutil.wait_procs(family, timeout=20)[1] == []
 
