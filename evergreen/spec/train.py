@@ -26,6 +26,9 @@ class TrainConfig(Table):
     epochs: PositiveInt = 4
     batch_size: PositiveInt = 1024
     """Rows a step over all ranks together."""
+    keep: Literal["last", "best"] = "last"
+    """Whose weights become the model: the last epoch's, at whose end the learning rate has come down to nothing, or those of
+    the epoch that did best on the validation days."""
     learning_rate: PositiveFloat = 2e-3
     weight_decay: NonNegativeFloat = 1e-2
     hidden: tuple[PositiveInt, ...] = (256, 128)

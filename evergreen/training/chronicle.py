@@ -4,6 +4,7 @@ Called by `worker.py` after each step, on every rank; only rank 0 speaks.
 """
 
 import time
+from typing import Literal
 
 import numpy as np
 import torch
@@ -70,11 +71,11 @@ class Chronicle:
         if self.place.leads:
             self._tell_progress(state, None, None)
 
-    def closing(self, state: TrainState) -> None:
-        """Which epoch's weights are kept, where that is not the last."""
+    def closing(self, state: TrainState, keep: Literal["last", "best"]) -> None:
+        """Which epoch did best and whose weights are kept, where that was not the last."""
         if state.best_loss is not None and state.best_step < state.step:
-            epoch = self._order.epoch(state.best_step - 1) + 1
-            self.say(f"the weights of epoch {epoch} are kept: no later one did better on the validation rows")
+            epoch, whose = self._order.epoch(state.best_step - 1) + 1, "its" if keep == "best" else "the last one's"
+            self.say(f"epoch {epoch} did best on the validation rows; {whose} weights are kept ([train].keep)")
 
     def after_step(self, state: TrainState, loss: float) -> None:
         """Speak now and then and close each epoch; a sharded network answers only when all ranks ask it."""

@@ -6,7 +6,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +58,9 @@ class TrainState:
         if self.best_loss is None or loss < self.best_loss:
             self.best, self.best_loss, self.best_step = _copy(self.network), loss, self.step
 
-    def weights(self) -> dict[str, Tensor]:
-        """Of the best epoch; the newest where nothing validates."""
-        return self.network.state_dict() if self.best_loss is None else self.best
+    def weights(self, keep: Literal["last", "best"]) -> dict[str, Tensor]:
+        """The newest, or those of the best epoch where there is one."""
+        return self.best if keep == "best" and self.best_loss is not None else self.network.state_dict()
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and moments by name, not copied: what is read into them is the state."""

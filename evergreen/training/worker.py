@@ -90,9 +90,9 @@ def train_rank(job: TrainingJob, started: float) -> None:
             Keeper(checkpoints, config.checkpoint_seconds, order.steps, place, notice),
             chronicle.after_step,
         )
-        weights = whole(state.weights())
+        weights = whole(state.weights(config.keep))
         if place.leads:
-            chronicle.closing(state)
+            chronicle.closing(state, config.keep)
             _finish(job, state, weights, dataset, chronicle, resumed_from, started)
 
 

@@ -203,10 +203,11 @@ def few_rows(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
 OVERFITS = {"epochs": 12, "hidden": [64], "learning_rate": 0.03, "dropout": 0.0, "input_noise": 0.0, "batch_size": 64}
 
 
-def test_the_weights_of_the_best_epoch_are_kept_also_by_a_run_that_went_on_after_it(
+def test_where_the_spec_asks_for_it_the_best_epoch_is_kept_also_by_a_run_that_went_on_after_it(
     few_rows: TrainingSet, tmp_path: Path
 ) -> None:
-    whole, broken = (a_job(tmp_path / name, few_rows, checkpoint_seconds=0.0, **OVERFITS) for name in ("a", "b"))
+    asked = OVERFITS | {"checkpoint_seconds": 0.0, "keep": "best"}
+    whole, broken = (a_job(tmp_path / name, few_rows, **asked) for name in ("a", "b"))
     lines: list[str] = []
 
     model = train(whole, lines.append)
@@ -214,7 +215,7 @@ def test_the_weights_of_the_best_epoch_are_kept_also_by_a_run_that_went_on_after
     losses = [row["validation_loss"] for row in model.curve]
     best = losses.index(min(losses)) + 1
     assert best < len(losses), "these rows are learnt by heart"
-    assert f"the weights of epoch {best} are kept: no later one did better on the validation rows" in lines
+    assert f"epoch {best} did best on the validation rows; its weights are kept ([train].keep)" in lines
     frame = pd.read_parquet(few_rows.uri)[Snapshot(few_rows).validates]
     assert score_rows(frame["label"].to_numpy(), scores_of(model, frame))["log_loss"] == pytest.approx(
         min(losses), abs=1e-5
