@@ -126,6 +126,11 @@ def test_a_port_that_is_none_is_refused_by_name(tmp_path: Path, value: str) -> N
     assert "Traceback" not in done.stderr
 
 
+def hear_interrupts() -> None:
+    """Whoever runs tests in the background of a shell ignores Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_interrupted_demo_leaves_nothing_and_the_next_one_runs_to_its_end() -> None:
@@ -133,7 +138,9 @@ def test_an_interrupted_demo_leaves_nothing_and_the_next_one_runs_to_its_end() -
     reports = ROOT / "reports"
     state = ROOT / ".evergreen" / "demo" / "training"
     shutil.rmtree(state, ignore_errors=True)  # of an earlier demo
-    first = subprocess.Popen(demo, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    first = subprocess.Popen(
+        demo, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=hear_interrupts
+    )
     eventually(lambda: state.exists() or first.poll() is not None, "training has not begun")
     family = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGINT)
