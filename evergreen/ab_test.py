@@ -151,7 +151,7 @@ def _not_worse(found: Interval, test: AbTest) -> Check:
         passed=found.low <= test.margin,
         figure=found.mean,
         rule=f"[ab_test].margin = {test.margin:g} with confidence = {test.confidence:g}",
-        reason=f"{_known(found, test)}; a rise above {test.margin:.4f} must not be proved",
+        reason=f"{found.told(test.confidence)}; a rise above {test.margin:.4f} must not be proved",
     )
 
 
@@ -162,15 +162,7 @@ def _better(found: Interval, test: AbTest) -> Check:
         passed=passed,
         figure=found.mean,
         rule=f"[ab_test].margin = {test.margin:g} with confidence = {test.confidence:g}",
-        reason=f"{_known(found, test)}; that it {'falls' if test.margin == 0.0 else f'rises by less than {test.margin:.4f}'} "
+        reason=f"{found.told(test.confidence)}; "
+        f"that it {'falls' if test.margin == 0.0 else f'rises by less than {test.margin:.4f}'} "
         f"is {'' if passed else 'not '}proved",
     )
-
-
-def _known(found: Interval, test: AbTest) -> str:
-    bounds = (
-        f"between {found.low:+.4f} and {found.high:+.4f} at every look with {test.confidence:.0%} confidence"
-        if math.isfinite(found.low)
-        else "too few to bound it"
-    )
-    return f"loss changes by {found.mean:+.4f} a row over {found.days} days, {bounds}"

@@ -11,9 +11,11 @@ from typing import Literal
 
 from evergreen.errors import ReleaseConflict
 from evergreen.release import need_challenger, promote, roll_back, step
-from evergreen.sequential import Interval, confidence_sequence
+from evergreen.sequential import confidence_sequence
 from evergreen.spec import ReleaseConfig
 from evergreen.types import Check, LiveFigures, Release, ReleaseDecision
+
+PAIRED = "days of the same rows"
 
 
 def judge(
@@ -128,8 +130,8 @@ def _not_proved_worse(challenger: LiveFigures, days: Sequence[float], config: Re
         passed=found.low <= config.max_proved_loss,
         figure=found.mean,
         rule=f"[release].max_proved_loss = {config.max_proved_loss:g} with confidence = {config.confidence:g}",
-        reason=f"version {challenger.version}: {_known(found, config)}; a rise above {config.max_proved_loss:.4f} must not "
-        "be proved",
+        reason=f"version {challenger.version}: {found.told(config.confidence, PAIRED)}; "
+        f"a rise above {config.max_proved_loss:.4f} must not be proved",
     )
 
 
@@ -143,18 +145,9 @@ def _proof(challenger: LiveFigures, days: Sequence[float], config: ReleaseConfig
         passed=passed,
         figure=found.high if math.isfinite(found.high) else found.mean,
         rule=f"[release].proof_margin = {config.proof_margin:g} with confidence = {config.confidence:g}",
-        reason=f"version {challenger.version}: {_known(found, config)}; that it rises by less than {config.proof_margin:.4f} "
-        f"is {'proved' if passed else 'not proved yet'}{over}",
+        reason=f"version {challenger.version}: {found.told(config.confidence, PAIRED)}; "
+        f"that it rises by less than {config.proof_margin:.4f} is {'proved' if passed else 'not proved yet'}{over}",
     )
-
-
-def _known(found: Interval, config: ReleaseConfig) -> str:
-    bounds = (
-        f"between {found.low:+.4f} and {found.high:+.4f} at every look with {config.confidence:.0%} confidence"
-        if math.isfinite(found.low)
-        else "too few to bound it"
-    )
-    return f"loss changes by {found.mean:+.4f} a row over {found.days} days of the same rows, {bounds}"
 
 
 def latency(challenger: LiveFigures, config: ReleaseConfig) -> Check:

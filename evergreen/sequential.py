@@ -28,6 +28,15 @@ class Interval:
     high: float
     days: int
 
+    def told(self, confidence: float, over: str = "days") -> str:
+        """In words, for a difference of losses over so many of `over`."""
+        bounds = (
+            f"between {self.low:+.4f} and {self.high:+.4f} at every look with {confidence:.0%} confidence"
+            if math.isfinite(self.low)
+            else "too few to bound it"
+        )
+        return f"loss changes by {self.mean:+.4f} a row over {self.days} {over}, {bounds}"
+
 
 def confidence_sequence(differences: Sequence[float], confidence: float) -> Interval:
     """The interval after these days (each one's mean difference a row, oldest first); without bounds below three days."""

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.admissions import Admissions, DriftChecks
+from evergreen.adapters.admissions import Admissions
+from evergreen.adapters.drift_checks import DriftChecks
 from evergreen.adapters.estimates import WindowEstimates
 from evergreen.adapters.prediction_log import PredictionLog
 from evergreen.adapters.releases import ReleaseStore

@@ -1,6 +1,6 @@
-"""Who may retrain now, and what the watch saw: law 4 where events arrive more than once.
+"""Who may retrain now: law 4 where events arrive more than once.
 
-Repositories over `retrain_requests` and `drift_checks`; the caller owns the transaction. Asks for one model pass a
+Repository over `retrain_requests`; the caller owns the transaction. Asks for one model pass a
 turnstile one after the other, and two partial unique indexes say the same again: at most one running retrain a model,
 at most one retrain an episode. `evergreen/monitoring/policy.py` decides whether a retrain is due, this who does it.
 """
@@ -13,17 +13,12 @@ from typing import Literal
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.tables import DriftCheckRow, RetrainRequestRow, lock
+from evergreen.adapters.tables import RetrainRequestRow, lock
 from evergreen.errors import InvalidTransition, UnknownModel
 from evergreen.types import (
     Cause,
-    DriftReport,
-    PerformanceReport,
     Remedy,
-    RetrainDecision,
     RetrainRequest,
-    WatchCheck,
-    Window,
 )
 
 ALARMS = (Cause.DRIFT, Cause.DECAY, Cause.AGE, Cause.VOLUME)
@@ -280,74 +275,5 @@ class Admissions:
         return self._session.scalars(query.limit(1)).first()
 
 
-class DriftChecks:
-    """What the watch saw and decided, one row a window."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def record(self, decision: RetrainDecision, drift: DriftReport | None, performance: PerformanceReport) -> None:
-        """Store one look; looking at the same window again replaces it."""
-        lock(self._session, f"watch:{decision.model}")
-        self._session.merge(
-            DriftCheckRow(
-                model=decision.model,
-                window_end=performance.window.end,
-                window_start=performance.window.start,
-                as_of=decision.as_of,
-                version=performance.version,
-                retrain=decision.retrain,
-                episode=decision.episode,
-                alarms=[alarm.model_dump(mode="json") for alarm in decision.alarms],
-                reasons=list(decision.reasons),
-                remedy=decision.remedy.value,
-                report_uri=None if drift is None else drift.uri,
-                drift=None if drift is None else drift.model_dump(mode="json"),
-                performance=performance.model_dump(mode="json"),
-            )
-        )
-        self._session.flush()
-
-    def history(self, model: str, before: datetime, limit: int) -> list[WatchCheck]:
-        """Looks at windows that ended before `before`, newest first, at most `limit`."""
-        rows = (
-            select(DriftCheckRow)
-            .where(DriftCheckRow.model == model, DriftCheckRow.window_end < before)
-            .order_by(DriftCheckRow.window_end.desc())
-            .limit(limit)
-        )
-        return [_check(row) for row in self._session.scalars(rows)]
-
-    def open_faults(self, model: str, as_of: datetime) -> tuple[str, ...]:
-        """What the newest look up to `as_of` said of broken data; empty once a later look says nothing of it."""
-        newest = self.history(model, as_of + timedelta(microseconds=1), 1)
-        alarms = newest[0].alarms if newest else ()
-        return tuple(alarm.reason for alarm in alarms if alarm.trigger == Cause.FAULT)
-
-    def of_episode(self, model: str, episode: str) -> WatchCheck | None:
-        """The newest look that belongs to an episode; None when no alarm opened it."""
-        rows = (
-            select(DriftCheckRow)
-            .where(DriftCheckRow.model == model, DriftCheckRow.episode == episode)
-            .order_by(DriftCheckRow.window_end.desc())
-            .limit(1)
-        )
-        row = self._session.scalars(rows).first()
-        return None if row is None else _check(row)
-
-
 def _request(row: RetrainRequestRow) -> RetrainRequest:
     return RetrainRequest.model_validate({name: getattr(row, name) for name in RetrainRequest.model_fields})
-
-
-def _check(row: DriftCheckRow) -> WatchCheck:
-    return WatchCheck(
-        model=row.model,
-        version=row.version,
-        window=Window(start=row.window_start, end=row.window_end),
-        alarms=tuple(row.alarms),
-        retrain=row.retrain,
-        episode=row.episode,
-        report_uri=row.report_uri,
-        remedy=Remedy(row.remedy),
-    )

@@ -8,8 +8,9 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from evergreen.adapters.drift_checks import check_of
 from evergreen.adapters.tables import DriftCheckRow
-from evergreen.types import DriftReport, PerformanceReport, Remedy, WatchCheck, WatchRecord, Window
+from evergreen.types import DriftReport, PerformanceReport, WatchRecord
 
 
 class WatchHistory:
@@ -33,16 +34,7 @@ class WatchHistory:
 
 def _record(row: DriftCheckRow) -> WatchRecord:
     return WatchRecord(
-        check=WatchCheck(
-            model=row.model,
-            version=row.version,
-            window=Window(start=row.window_start, end=row.window_end),
-            alarms=tuple(row.alarms),
-            retrain=row.retrain,
-            episode=row.episode,
-            report_uri=row.report_uri,
-            remedy=Remedy(row.remedy),
-        ),
+        check=check_of(row),
         as_of=row.as_of,
         reasons=tuple(row.reasons),
         performance=PerformanceReport.model_validate(row.performance),

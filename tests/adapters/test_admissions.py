@@ -5,7 +5,8 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.admissions import Admissions, DriftChecks
+from evergreen.adapters.admissions import Admissions
+from evergreen.adapters.drift_checks import DriftChecks
 from evergreen.errors import InvalidTransition, UnknownModel
 from evergreen.types import Alarm, Cause, Remedy, RetrainRequest
 from tests.databases import database_url, engine, postgres_url, session

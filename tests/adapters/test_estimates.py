@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.admissions import DriftChecks
+from evergreen.adapters.drift_checks import DriftChecks
 from evergreen.adapters.estimates import WindowEstimates
 from evergreen.adapters.watch_history import WatchHistory
 from evergreen.types import Interval, PerformanceEstimate, WindowEstimate

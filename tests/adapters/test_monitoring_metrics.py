@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.admissions import DriftChecks
+from evergreen.adapters.drift_checks import DriftChecks
 from evergreen.adapters.estimates import WindowEstimates
 from evergreen.adapters.monitoring_metrics import monitoring_metrics
 from evergreen.adapters.releases import ReleaseStore
