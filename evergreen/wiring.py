@@ -32,7 +32,7 @@ from evergreen.spec import ModelSpec, load_spec
 
 if TYPE_CHECKING:  # Feast and MLflow cost seconds to import; a process pays when it asks
     from evergreen.adapters.feast import Features
-    from evergreen.adapters.mlflow import ModelRegistry
+    from evergreen.adapters.mlflow.registry import ModelRegistry
 
 
 class Pipeline(Protocol):
@@ -111,7 +111,7 @@ class Wiring:
     @cached_property
     def registry(self) -> "ModelRegistry":
         """MLflow's tracking and registry."""
-        from evergreen.adapters.mlflow import ModelRegistry
+        from evergreen.adapters.mlflow.registry import ModelRegistry
 
         return ModelRegistry(self.settings)
 

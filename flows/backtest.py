@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from evergreen.monitoring.backtest_report import BacktestReport
+from evergreen.monitoring.backtest.report import BacktestReport
 from evergreen.training.rehearsal import Stage
 from evergreen.wiring import wiring
 from tasks.backtest import fit_thresholds, play_policies, rehearse_history, show_backtest

@@ -8,20 +8,18 @@ from prefect import flow
 
 from evergreen.types import ModelVersion
 from evergreen.wiring import wiring
-from tasks.optimise import judge_variant, make_variant
-
-VARIANTS = ("bfloat16", "int8", "exported")
+from tasks.optimise import judge_variant, make_variant, makeable
 
 
 @flow(flow_run_name="optimise-{model}-{version}")
-def optimise(version: int, model: str = "flight_delay", variants: tuple[str, ...] = VARIANTS) -> list[ModelVersion]:
+def optimise(version: int, model: str = "flight_delay", variants: tuple[str, ...] | None = None) -> list[ModelVersion]:
     """Make each variant of a version, judge it beside that version on its holdout and by its speed, and register it.
 
     Args:
         version: The parent: a version that passed its gate.
         model: Name of a file in `models/`.
-        variants: Of `evergreen/training/variants.py`.
+        variants: Of `evergreen/training/network/variants.py`; empty means all that can be made here.
     """
     spec = wiring().spec(model)
     parent = wiring().registry.servable(model, version)
-    return [judge_variant(spec, parent, make_variant(parent, variant), variant) for variant in variants]
+    return [judge_variant(spec, parent, make_variant(parent, name), name) for name in variants or makeable()]

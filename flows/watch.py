@@ -10,6 +10,7 @@ from prefect import flow
 
 from evergreen.types import RetrainDecision
 from evergreen.wiring import wiring
+from tasks.challenger import challenge
 from tasks.estimate import estimate_newest
 from tasks.features import refresh_features
 from tasks.moment import moment
@@ -45,7 +46,8 @@ def watch(model: str = "flight_delay", as_of: datetime | None = None) -> Retrain
     faults = look_for_faults(spec, served)
     drift = compare_inputs(spec, served)
     performance = measure_performance(spec, served)
-    decision = decide_retrain(spec, served, performance, drift, faults)
+    challenger = challenge(spec, served, faults)
+    decision = decide_retrain(spec, served, performance, drift, faults, challenger)
     if decision.retrain:
         announce(spec, decision)
     show_monitoring(spec, at)

@@ -1,12 +1,13 @@
 """The serving API: a FastAPI app around one `Runtime`.
 
 Opens it when the server starts, drains it when the server stops, and turns errors into answers. Run it with
-`python -m serving`. Routes are in `routes.py`; everything that answers without HTTP is in `runtime.py`.
+`python -m serving`. Routes are in `predict.py` and `routes.py`; everything that answers without HTTP is in `runtime.py`.
 """
 
 import gc
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -25,12 +26,12 @@ from evergreen.errors import (
     UnknownModel,
 )
 from evergreen.settings import Settings
-from evergreen.training.processes import locked
+from evergreen.training.run.processes import locked
 from evergreen.wiring import Wiring
-from serving import workers
+from serving import predict, workers
 from serving.batches import Overloaded
 from serving.faults import told
-from serving.keys import ApiKeys, require_keys_beyond_loopback
+from serving.keys import ApiKeys, describe_keys, require_keys_beyond_loopback
 from serving.limits import LimitBodies
 from serving.loaded import NotLoadedError
 from serving.metrics import CountRequests, Metrics
@@ -55,6 +56,8 @@ RETRY_SECONDS = 1
 """When a client that was turned away may ask again."""
 GRACE_SECONDS = 10
 """How long a stopping server waits for requests that have begun."""
+SWITCH_SECONDS = 0.0005
+"""After so long a thread that computes lets another have the interpreter, where Python's 5 ms would be most of an answer's time."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -74,11 +77,14 @@ def create_app(settings: Settings) -> FastAPI:
 
         runtime = await to_thread.run_sync(open_alone)
         app.state.wiring, app.state.runtime = wiring, runtime
+        patience = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         gc.freeze()  # a collection would walk the libraries' million objects, and a request would wait for it
         try:
             yield
         finally:
             gc.unfreeze()
+            sys.setswitchinterval(patience)
             await to_thread.run_sync(runtime.close)
             wiring.engine.dispose()
 
@@ -99,9 +105,11 @@ def create_app(settings: Settings) -> FastAPI:
         exception_handlers={EvergreenError: refuse, RequestValidationError: malformed},
     )
     app.state.keys, app.state.keys_required = ApiKeys(settings.keys_file), settings.require_api_keys
+    predict.add_to(app)
     app.include_router(router)
     app.include_router(rollback_router)
     app.include_router(monitoring_router)
+    describe_keys(app)
     app.add_middleware(LimitBodies, most_bytes=settings.max_body_bytes)
     app.add_middleware(CountRequests, metrics=metrics, is_known=lambda name: app.state.runtime.models.is_known(name))
     return app

@@ -17,7 +17,7 @@ from evergreen.types import Cell
 from serving.metrics import Metrics
 
 if TYPE_CHECKING:
-    from evergreen.adapters.online_view import Held, OnlineStore, Wanted
+    from evergreen.adapters.online.view import Held, OnlineStore, Wanted
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

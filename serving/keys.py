@@ -19,11 +19,13 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from fastapi import HTTPException, Request, Security
+from fastapi import FastAPI, HTTPException, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import Field, TypeAdapter, ValidationError
+from starlette.datastructures import State
 
 from evergreen.errors import ConfigurationError, EvergreenError
 from evergreen.settings import Settings
@@ -113,10 +115,17 @@ def require_keys_beyond_loopback(settings: Settings) -> None:
         )
 
 
-bearer = HTTPBearer(
-    auto_error=False, description="Only where `EVERGREEN_REQUIRE_API_KEYS` is set; to change a release always"
-)
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+API_KEY = HTTPBearer(scheme_name="ApiKey", auto_error=False, description="Where keys are required")
+ADMIN_KEY = HTTPBearer(scheme_name="AdminKey", auto_error=False, description="To change a release, always")
+
+
+def is_admitted(state: State, authorization: bytes, scope: Scope) -> bool:
+    """Whether `require(scope)` would let a request with this header in; why not is for that to say."""
+    if not state.keys_required:
+        return True
+    kind, key = get_authorization_scheme_param(authorization.decode("latin-1"))
+    holder = state.keys.holder(key) if kind.lower() == "bearer" else None
+    return holder is not None and scope in holder.scopes
 
 
 def require(
@@ -127,7 +136,9 @@ def require(
     Gives the key that was sent; None where none is asked for.
     """
 
-    async def check(request: Request, given: Credentials) -> ApiKey | None:
+    sent = Security(ADMIN_KEY if always else API_KEY)
+
+    async def check(request: Request, given: HTTPAuthorizationCredentials | None = sent) -> ApiKey | None:
         if not always and not request.app.state.keys_required:
             return None
         keys: ApiKeys = request.app.state.keys
@@ -143,6 +154,23 @@ def require(
         return holder
 
     return check
+
+
+def describe_keys(app: FastAPI) -> None:
+    """Have the app's OpenAPI page say where a key is needed here, and not only where one can be sent."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if (known := app.openapi_schema) is not None:
+            return known
+        schema = described()
+        operations = [operation for path in schema["paths"].values() for operation in path.values()]
+        for operation in operations if not app.state.keys_required else []:
+            if (security := operation.get("security")) == [{API_KEY.scheme_name: []}]:
+                security.insert(0, {})  # nothing will do too
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def main() -> int:

@@ -52,6 +52,8 @@ class LogWriter:
         self._closing = False
         self._until = 0.0
         self._lost = 0
+        self._idle = False
+        """The carrier waits for a first row."""
         self._changed = Condition()
         self._appended = Event()
         self._carrier = Thread(target=self._carry, name="prediction-log", daemon=True)
@@ -85,7 +87,8 @@ class LogWriter:
             return 0
         self._appended.set()
         with self._changed:
-            self._changed.notify_all()
+            if self._idle or self._is_due():  # else the carrier lingers, and would wake for each answer to see that
+                self._changed.notify_all()
         return len(rows)
 
     def flush(self, timeout_seconds: float = 30.0) -> bool:
@@ -133,7 +136,9 @@ class LogWriter:
     def _carry(self) -> None:
         while True:
             with self._changed:
+                self._idle = True
                 self._changed.wait_for(lambda: self._spool.waiting or self._closing)
+                self._idle = False
                 # A transaction a row would compete with serving for the interpreter: let a batch come together first.
                 self._changed.wait_for(self._is_due, self._linger_seconds)
             batch = self._spool.read(self._batch_rows)

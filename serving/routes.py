@@ -1,40 +1,29 @@
 """The routes: each names its collaborators and does one thing.
 
-`predict` runs on the event loop, which a hop to another thread for each question would cost more than its parsing, and
-hands the work to `batches.py`; many rows are parsed on a thread, since they would hold up every other answer, health
-checks included. Whatever else blocks is a plain function, which FastAPI runs in its thread pool. Errors become answers in
-`app.py`.
+All but the one everybody asks, `predict`, which has a page of its own (`predict.py`). What blocks is a plain function, which
+FastAPI runs in its thread pool. Errors become answers in `app.py`.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any
 
 import pandas as pd
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving.keys import require
 from serving.runtime import Runtime
 from serving.schemas import (
-    Answer,
     OutcomesRequest,
     OutcomesResponse,
-    PredictRequest,
-    PredictResponse,
     Readiness,
     Refusal,
     ServedModel,
-    columns_of,
     require_known,
     require_labels,
 )
-from serving.scoring import Question
 
 router = APIRouter()
-ROWS_ON_THE_LOOP = 16
-"""A row of forty columns is parsed in some 20 microseconds."""
 
 
 async def runtime_of(request: Request) -> Runtime:
@@ -71,28 +60,6 @@ REFUSALS: Mapping[int | str, dict[str, Any]] = {
         "description": "No version of the model is in memory, or its queue is full: `Retry-After` says when to ask again",
     },
 }
-
-
-@router.post(
-    "/predict/{model_name}",
-    tags=["predictions"],
-    responses=dict(REFUSALS),
-    response_model=PredictResponse,
-    dependencies=[Depends(require("predict"))],
-)
-async def predict(model_name: ModelName, body: PredictRequest, serving: Serving) -> Response:
-    """Score the rows with the versions their keys are routed to, and log the answers."""
-    loaded = serving.models.named(model_name)
-    given = body.features == "given"
-    parse = partial(
-        columns_of, body.rows, loaded.inputs if given else loaded.needs, loaded.spec.serve.max_rows, may_miss=given
-    )
-    columns = parse() if len(body.rows) <= ROWS_ON_THE_LOOP else await to_thread.run_sync(parse)
-    ids = [row.example_id for row in body.rows]
-    predictions = await serving.batches(model_name).ask(Question(loaded, columns, ids, body.as_of, given))
-    moment = predictions[0].event_timestamp
-    said = PredictResponse(model=model_name, as_of=moment, predictions=[Answer.of(one) for one in predictions])
-    return Response(said.model_dump_json(), media_type="application/json")  # FastAPI would check it all again
 
 
 @router.post(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from evergreen.training.preprocessing import category_key
+from evergreen.training.data.preprocessing import category_key
 from evergreen.types import Release
 
 Role = Literal["champion", "challenger"]

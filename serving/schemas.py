@@ -296,6 +296,8 @@ def _integer(value: Cell) -> int:
 
 
 def _number(value: Cell) -> float:
+    if type(value) is float and -LARGEST <= value <= LARGEST:  # as most cells are
+        return value
     value = _present(value)
     try:
         number = math.nan if isinstance(value, bool | str) else float(value)

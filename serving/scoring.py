@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from evergreen.errors import DataError
 from evergreen.spec import ModelSpec
-from evergreen.training.preprocessing import category_key
+from evergreen.training.data.preprocessing import category_key
 from evergreen.types import Cell, Prediction
 from serving.caches import PredictionCache, Said
 from serving.features import Examples, FeatureLookup, given, joined, refusal

@@ -15,7 +15,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from evergreen.settings import Settings
-from evergreen.training.processes import die_with_parent
+from evergreen.training.run.processes import die_with_parent
 from serving.metrics import FOLDER
 
 HEALTH_SECONDS = 60

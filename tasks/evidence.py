@@ -66,7 +66,7 @@ def reasons(
 
 
 def _draw_holdout(spec: ModelSpec, training_set: TrainingSet, version: ModelVersion) -> str:
-    from evergreen.adapters.evidently import drift_report
+    from evergreen.adapters.evidently.reports import drift_report
     from evergreen.adapters.feature_tables import load_training_set
 
     wire = wiring()

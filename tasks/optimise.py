@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from prefect import task
+from prefect import get_run_logger, task
 
 from evergreen.gate import decide
 from evergreen.gate.budgets import faster_than_parent
@@ -15,6 +15,19 @@ from evergreen.wiring import wiring
 from tasks.gate import evaluate_artifact, evaluate_candidate, measure
 
 TIMED_ROWS = 300
+
+
+def makeable() -> list[str]:
+    """The variants that can be made here; why another cannot goes into the run's log."""
+    from evergreen.training.network.variants import VARIANTS
+
+    found = []
+    for name, way in VARIANTS.items():
+        if (why := way.absent()) is not None:
+            get_run_logger().warning("the variant %s is left out: %s", name, why)
+        elif name != "plain":
+            found.append(name)
+    return found
 
 
 @task

@@ -84,7 +84,7 @@ def _computed_again(spec: ModelSpec, champion: ModelVersion, logged: "DataFrame"
 
 def _columns(predictor: "Predictor", frame: "DataFrame") -> "dict[str, NDArray[Any]]":
     """What the model reads, as it is logged: numbers with NaN where there is none, categories as text or None."""
-    from evergreen.training.preprocessing import category_key
+    from evergreen.training.data.preprocessing import category_key
 
     missing = [name for name in predictor.inputs if name not in frame]
     if missing:

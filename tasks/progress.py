@@ -15,8 +15,8 @@ from evergreen.types import Abandoned, Cost, Progress
 from evergreen.wiring import wiring
 
 if TYPE_CHECKING:
-    from evergreen.adapters.training_runs import TrainingRun
-    from evergreen.training.job import TrainingJob
+    from evergreen.adapters.mlflow.training_runs import TrainingRun
+    from evergreen.training.run.job import TrainingJob
 
 PAGE_SECONDS = 3.0
 """Between two updates of the run's page."""
@@ -28,8 +28,8 @@ def shown(job: "TrainingJob", rival: Rival | None = None) -> Iterator[Callable[[
 
     It raises `TrainingAbandoned` when the run can no longer beat its rival.
     """
-    from evergreen.training.bars import TrainingBars, someone_watches
-    from evergreen.training.listeners import Listener
+    from evergreen.training.progress.bars import TrainingBars, someone_watches
+    from evergreen.training.progress.listeners import Listener
 
     trouble = get_run_logger().warning
     page, run = ProgressPage(job.spec.name), MlflowRun(job)
@@ -84,7 +84,7 @@ class MlflowRun:
         return wiring().registry.run_url(self._open().ended(status, reason, cost))
 
     def _open(self) -> "TrainingRun":
-        from evergreen.adapters.training_runs import TrainingRun
+        from evergreen.adapters.mlflow.training_runs import TrainingRun
 
         if self._run is None:
             self._run = TrainingRun(wiring().registry, self._job, self._tags)
@@ -93,7 +93,7 @@ class MlflowRun:
 
 def abandoned(job: "TrainingJob", end: TrainingAbandoned) -> Abandoned:
     """Write into MLflow that a training was given up, why, and what it cost."""
-    from evergreen.training.spending import spent
+    from evergreen.training.run.spending import spent
 
     cost = spent(job.spent_path, wiring().settings.rates)
     link = MlflowRun(job).ended("KILLED", str(end), cost)
@@ -104,7 +104,7 @@ def abandoned(job: "TrainingJob", end: TrainingAbandoned) -> Abandoned:
 
 def failed(job: "TrainingJob", error: Exception) -> None:
     """Write into MLflow why a training broke and what it cost; where MLflow is away too, the log says so."""
-    from evergreen.training.spending import spent
+    from evergreen.training.run.spending import spent
 
     try:
         MlflowRun(job).ended("FAILED", str(error), spent(job.spent_path, wiring().settings.rates))

@@ -1,13 +1,13 @@
 """What a backtest plays: one snapshot of history, the models of its slots, and copies of it with shuffled days.
 
-Plain functions, no tasks: they wait for the processes of a `Stage`. Called by `tasks/backtest.py`.
+Plain functions, no tasks: they wait for the processes of a `Stage`. Called by `tasks/backtest.py` and `tasks/plays.py`.
 """
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,8 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evergreen.errors import SpecError
-from evergreen.monitoring.backtest import History
-from evergreen.monitoring.rehearsals import Span, cuts, shuffled
+from evergreen.monitoring.backtest.broken import Feeds, no_feeds
+from evergreen.monitoring.backtest.play import History
+from evergreen.monitoring.backtest.rehearsals import Span, cuts, real, shuffled
 from evergreen.spec import ModelSpec
 from evergreen.types import TrainingSet
 from evergreen.wiring import code_revision
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from evergreen.training.rehearsal import Rehearsed, Stage
 
 T = TypeVar("T")
+NEAR = 2
+"""Windows after it learnt that a fine-tuned model is scored over at first: the next fine-tune mostly takes its place."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Rehearsal:
     fitting: Span
     stage: "Stage"
     workers: int
+    feeds: Feeds = no_feeds
     revision: str = field(default_factory=code_revision)
 
 
@@ -69,35 +73,40 @@ class Models:
     def __init__(self, rehearsal: Rehearsal) -> None:
         self._rehearsal = rehearsal
         self.cuts = cuts(rehearsal.rows, rehearsal.span.slots[:-1])
-        self._known: dict[tuple[int, tuple[int, ...]], Rehearsed] = {}
+        self._known: dict[tuple[int, tuple[int, ...], bool], Future[Rehearsed]] = {}
         self._lock = threading.Lock()
 
     def all_slots(self) -> None:
         """Make the model of every slot, as many at a time as there are workers."""
         in_parallel(self._rehearsal, [partial(self.rehearsed, slot, ()) for slot in range(len(self.cuts))])
 
-    def scores(self, slot: int, tuned: tuple[int, ...]) -> NDArray[np.float64]:
+    def scores(self, slot: int, tuned: tuple[int, ...], end: int) -> NDArray[np.float64]:
         """(rows,) as `History.weights`."""
-        return self.rehearsed(slot, tuned).scores
+        near = not tuned or end <= tuned[-1] + NEAR
+        return self.rehearsed(slot, tuned, whole=not near).scores
 
     def seconds(self, slot: int, tuned: tuple[int, ...]) -> float:
         """CPU time that the last step to it took."""
         return self.rehearsed(slot, tuned).seconds
 
-    def rehearsed(self, slot: int, tuned: tuple[int, ...]) -> "Rehearsed":
-        """The model itself."""
-        key = (slot, tuned)
-        if key not in self._known:
-            found = self._make(slot, tuned)
-            with self._lock:
-                self._known[key] = found
-        return self._known[key]
+    def rehearsed(self, slot: int, tuned: tuple[int, ...], *, whole: bool = False) -> "Rehearsed":
+        """The model itself; what was tuned has scores of the next `NEAR` windows unless the `whole` rest is asked for."""
+        key = (slot, tuned, whole)
+        with self._lock:
+            mine = key not in self._known
+            found = self._known.setdefault(key, Future())
+        if mine:  # whoever asks first makes it, the others wait
+            try:
+                found.set_result(self._make(slot, tuned, whole))
+            except BaseException as error:
+                found.set_exception(error)
+        return found.result()
 
-    def _make(self, slot: int, tuned: tuple[int, ...]) -> "Rehearsed":
-        from evergreen.training.job import TrainingJob
+    def _make(self, slot: int, tuned: tuple[int, ...], whole: bool) -> "Rehearsed":
         from evergreen.training.rehearsal import Part, before
+        from evergreen.training.run.job import TrainingJob
 
-        here, spec = self._rehearsal, self._rehearsal.spec
+        here, spec, slots = self._rehearsal, self._rehearsal.spec, self._rehearsal.span.slots
         learnt = tuned[-1] if tuned else slot
         base = None
         if tuned:
@@ -110,30 +119,24 @@ class Models:
             folder=str(here.folder),
             base=base,
         )
-        first = here.span.slots[learnt] - timedelta(days=spec.train.holdout_days)
-        return here.stage.rehearse(Part(job, here.training_set, first)).result()
+        first = slots[learnt] - timedelta(days=spec.train.holdout_days)
+        end = slots[min(learnt + NEAR, len(slots) - 1)] if tuned and not whole else None
+        return here.stage.rehearse(Part(job, here.training_set, first, end)).result()
 
 
-def copies(rehearsal: Rehearsal, span: Span) -> list[History]:
-    """Shuffled copies of the rows up to the span's end, each with its own first model."""
-    from evergreen.training.job import TrainingJob
-    from evergreen.training.rehearsal import Part, snapshot_of
+def dealer(rehearsal: Rehearsal, span: Span) -> Callable[[int], History]:
+    """By number, copies of the rows up to the span's end whose days are dealt out anew, with models of their own."""
+    from evergreen.training.rehearsal import snapshot_of
 
-    whole = rehearsal.training_set
-    rows = rehearsal.rows[rehearsal.rows["event_timestamp"] < span.end].reset_index(drop=True)
-    scored = snapshot_of(whole, rows, rehearsal.folder / "snapshots", span.end)
+    rows = rehearsal.rows[rehearsal.rows["event_timestamp"] < span.end]
 
-    def train(moved: pd.DataFrame, cut: datetime) -> NDArray[np.float64]:
-        made = snapshot_of(whole, moved, rehearsal.folder / "snapshots", cut)
-        job = TrainingJob(
-            training_set=made, spec=rehearsal.spec, code_revision=rehearsal.revision, folder=str(rehearsal.folder)
-        )
-        # Days are dealt out anew, so any row may be asked about.
-        return rehearsal.stage.rehearse(Part(job, scored, scored.window.start)).result().scores
+    def deal(number: int) -> History:
+        dealt = shuffled(rows, rehearsal.spec.backtest.seed + number)
+        made = snapshot_of(rehearsal.training_set, dealt, rehearsal.folder / "snapshots", span.first)
+        models = Models(replace(rehearsal, training_set=made, rows=dealt, span=span))
+        return real(dealt, span, models.scores)
 
-    config = rehearsal.spec.backtest
-    seeds = range(config.seed, config.seed + config.copies)
-    return in_parallel(rehearsal, [partial(shuffled, rows, span, train, seed) for seed in seeds])
+    return deal
 
 
 def in_parallel(rehearsal: Rehearsal, work: Iterable[Callable[[], T]]) -> list[T]:

@@ -72,7 +72,7 @@ def recalibrate_champion(
 @task
 def fine_tune_champion(spec: ModelSpec, champion: ModelVersion, training_set: TrainingSet) -> TrainedModel | Abandoned:
     """Train the champion's weights further on the newest rows before the holdout; killed, it goes on from its checkpoint."""
-    from evergreen.training.job import Base, TrainingJob
+    from evergreen.training.run.job import Base, TrainingJob
 
     wire = wiring()
     made = wire.registry.candidate(champion)

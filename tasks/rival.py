@@ -9,7 +9,7 @@ from evergreen.wiring import wiring
 def rival_of(spec: ModelSpec, training_set: TrainingSet) -> Rival | None:
     """None where the spec gives nothing up, where there is no champion, and where it has trained on all of those days."""
     from evergreen.adapters.feature_tables import load_training_set
-    from evergreen.training.columns import validation_days
+    from evergreen.training.data.columns import validation_days
     from tasks.gate import champion_of, evaluate_rows
 
     champion = champion_of(spec)

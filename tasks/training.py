@@ -15,7 +15,7 @@ from tasks.progress import abandoned, failed, shown
 from tasks.rival import rival_of
 
 if TYPE_CHECKING:
-    from evergreen.training.job import TrainingJob
+    from evergreen.training.run.job import TrainingJob
 
 
 @task(retries=1, retry_delay_seconds=5)
@@ -41,7 +41,7 @@ def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel 
 
     A run that can no longer beat the champion is given up where the spec says so: see `[train].abandon_margin`.
     """
-    from evergreen.training.job import TrainingJob
+    from evergreen.training.run.job import TrainingJob
 
     folder = str(wiring().settings.artifacts)
     job = TrainingJob(training_set=training_set, spec=spec, code_revision=code_revision(), folder=folder)
@@ -50,8 +50,8 @@ def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel 
 
 def run_job(job: "TrainingJob", rival: Rival | None) -> TrainedModel | Abandoned:
     """Train a job and show on the run how far it is; called by tasks. Given up where it cannot beat `rival`."""
-    from evergreen.training.job import Placement
-    from evergreen.training.launch import train
+    from evergreen.training.run.job import Placement
+    from evergreen.training.run.launch import train
 
     logger, settings = get_run_logger(), wiring().settings
     placement = Placement(trainer=settings.trainer, ray_address=settings.ray_address)

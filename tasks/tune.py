@@ -78,9 +78,9 @@ def search(spec: ModelSpec, training_set: TrainingSet) -> tuple[str, tuple[Trial
 
 def try_values(spec: ModelSpec, training_set: TrainingSet, report: "Report") -> tuple[float | None, Cost | None]:
     """Train with the spec's values and score the days that judge; the loss is None when `report` had it stopped."""
-    from evergreen.training.job import TrainingJob
-    from evergreen.training.launch import train
-    from evergreen.training.spending import spent
+    from evergreen.training.run.job import TrainingJob
+    from evergreen.training.run.launch import train
+    from evergreen.training.run.spending import spent
 
     settings = wiring().settings
     folder = settings.artifacts / "tune" / spec.name

@@ -16,6 +16,7 @@ from evergreen.monitoring.policy import decide
 from evergreen.monitoring.windows import in_window, newest_mature, sample_by_day, searched
 from evergreen.spec import ModelSpec
 from evergreen.types import (
+    ChallengerReport,
     DriftReport,
     Fault,
     ModelVersion,
@@ -103,8 +104,8 @@ def compare_inputs(spec: ModelSpec, served: Served) -> DriftReport | None:
 
     None where the champion answered nothing in the window: it is newer than the window.
     """
-    from evergreen.adapters.evidently import drift_report
-    from evergreen.adapters.evidently_workspace import EvidentlyWorkspace
+    from evergreen.adapters.evidently.reports import drift_report
+    from evergreen.adapters.evidently.workspace import EvidentlyWorkspace
 
     answers = served.frame[served.frame["version"] == served.champion.version]
     if answers.empty:
@@ -181,6 +182,7 @@ def decide_retrain(
     measured: PerformanceReport,
     drift: DriftReport | None,
     faults: tuple[Fault, ...],
+    challenger: ChallengerReport | None = None,
 ) -> RetrainDecision:
     """Ask the policy, put its reasons on the run's page, and record the check."""
     wire = wiring()
@@ -197,6 +199,7 @@ def decide_retrain(
             history=history,
             faults=faults,
             unlearnt_share=unlearnt_share(records, spec, made, served.as_of),
+            challenger=challenger,
         )
         records.checks.record(decision, drift, measured)
     create_table_artifact(

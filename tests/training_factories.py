@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evergreen.spec import ModelSpec, parse_spec
-from evergreen.training.columns import Columns, Snapshot
-from evergreen.training.job import TrainingJob
+from evergreen.training.data.columns import Columns, Snapshot
+from evergreen.training.run.job import TrainingJob
 from evergreen.types import Task, TrainingSet, Window
 from tests.factories import a_digest
 

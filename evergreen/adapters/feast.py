@@ -1,7 +1,7 @@
 """Feast, as the rest of Evergreen sees it: register, join as of a moment, refresh the online store, look up.
 
 Feast does not look at the age of what it reads online (feast-dev/feast#6821) and would compute on-demand features from
-values nobody may use. So `online` reads the stored views in one call (`online_read.py`), drops what is older than its view's TTL at
+values nobody may use. So `online` reads the stored views in one call (`online/read.py`), drops what is older than its view's TTL at
 `as_of` or newer than `as_of`, and only then computes the on-demand views, with the very function that Feast runs
 offline. Not here: how feature tables are made (`feature_repo/DOMAIN/pipeline.py`) and the point-in-time join itself
 (`asof_store.py`). Called by tasks, through `evergreen.wiring`, and by serving. To use another online store, add its
@@ -14,12 +14,15 @@ import importlib
 import io
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from itertools import chain
+from operator import ne
 from pathlib import Path
 from string import Template
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
@@ -27,8 +30,10 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, OnDemandFea
 from feast.errors import FeatureServiceNotFoundException
 from feast.types import String, UnixTimestamp
 
-from evergreen.adapters.online_read import open_online_store
-from evergreen.adapters.online_view import Held, OnlineStore, StoredView, Wanted
+from evergreen.adapters.online.on_demand import Columns, computing
+from evergreen.adapters.online.read import open_online_store
+from evergreen.adapters.online.usable import ValueCache, look_up
+from evergreen.adapters.online.view import StoredView
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
 from evergreen.settings import Settings
 
@@ -57,32 +62,30 @@ class OnlineFeatures:
     """View → how old, at the moment asked about, the oldest of its values is that is used; without those of which none is."""
 
 
-class ValueCache(Protocol):
-    """What need not be read from the store again."""
-
-    def read(self, store: OnlineStore, wanted: Sequence[Wanted], as_of: float) -> list[list[Held]]:
-        """As `store.read`, asked about a moment in seconds."""
-
-
 @dataclass(frozen=True)
 class _Plan:
     """How a service is answered; made once a process."""
 
     stored: tuple[StoredView, ...]
-    on_demand: tuple[OnDemandFeatureView, ...]
+    on_demand: tuple[Callable[[Columns], dict[str, list[Any]]], ...]
     request: dict[str, Any]
     """Column of the request → its Feast type."""
     features: dict[str, Kind]
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """Entity keys, each once."""
         return list(dict.fromkeys(key for view in self.stored for key in view.keys))
 
-    @property
+    @cached_property
     def keys_alone(self) -> list[str]:
         """Entity keys that are the only key of some view."""
         return [key for key in self.keys if any(view.keys == (key,) for view in self.stored)]
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """What a row must bring."""
+        return list(dict.fromkeys([*self.keys, *self.request]))
 
 
 class Features:
@@ -177,56 +180,22 @@ class Features:
         Raises `DataError` naming a column that is missing or a value that cannot be read.
         """
         plan = self._plan(service)
-        _require([*plan.keys, *plan.request], rows, service)
-        count = len(next(iter(rows.values())))
-        columns, stale, seen, oldest = self._read(plan, rows, count, as_of.timestamp(), cache)
-        inputs = columns | {name: _values(name, rows[name], kind) for name, kind in plan.request.items()}
-        for view in plan.on_demand:
-            computed = view.transform_dict(inputs)
-            columns |= {field.name: computed[field.name] for field in view.features}
-        return OnlineFeatures(
-            columns={name: _without_nan(columns[name]) for name in plan.features},
-            stale=[tuple(views) for views in stale],
-            unknown=[not all(seen[key][row] for key in plan.keys_alone) for row in range(count)],
-            oldest_seconds=oldest,
-        )
-
-    def _read(
-        self, plan: _Plan, rows: Mapping[str, Sequence[Any]], count: int, now: float, cache: ValueCache | None
-    ) -> tuple[dict[str, list[Any]], list[list[str]], dict[str, list[bool]], dict[str, float]]:
-        """Stored features with the unusable ones as None; by row the views that were; by key and row if it was ever seen;
-        by view how old what is used is at most."""
+        _require(plan.columns, rows, service)
         # An empty key is in no table, so a missing one finds nothing.
         keys = {key: ["" if value is None else value for value in rows[key]] for key in plan.keys}
-        asked = [list(zip(*(keys[key] for key in view.keys), strict=True)) for view in plan.stored]
-        wanted = [(view, list(dict.fromkeys(each))) for view, each in zip(plan.stored, asked, strict=True)]
-        answers = cache.read(self._online, wanted, now) if cache is not None else self._online.read(wanted)
-        columns: dict[str, list[Any]] = {}
-        stale: list[list[str]] = [[] for _ in range(count)]
-        seen: dict[str, list[bool]] = {}
-        oldest: dict[str, float] = {}
-        for (view, distinct), answer, each in zip(wanted, answers, asked, strict=True):
-            held = dict(zip(distinct, answer, strict=True))
-            usable = {
-                key: one[1]
-                for key, one in held.items()
-                if one is not None and 0 < one[0] <= now <= one[0] + view.ttl_seconds
-            }
-            nothing = (None,) * len(view.features)
-            values = zip(*(usable.get(key, nothing) for key in each), strict=True)
-            columns |= {feature: list(column) for feature, column in zip(view.features, values, strict=True)}
-            if usable:
-                oldest[view.name] = now - min(one[0] for key, one in held.items() if one is not None and key in usable)
-            if len(usable) < len(held):
-                for row, key in enumerate(each):
-                    if key not in usable:
-                        stale[row].append(view.name)
-            there = [held[key] is not None for key in each]
-            for name in view.keys:
-                seen[name] = (
-                    [one or other for one, other in zip(seen[name], there, strict=True)] if name in seen else there
-                )
-        return columns, stale, seen, oldest
+        found = look_up(self._online, plan.stored, keys, as_of.timestamp(), cache)
+        columns = found.columns
+        for name, kind in plan.request.items():
+            columns[name] = _values(name, rows[name], kind)
+        for compute in plan.on_demand:
+            columns.update(compute(columns))
+        unknown = {row for key in plan.keys_alone for row in found.unseen.get(key, ())}
+        return OnlineFeatures(
+            columns=_without_nan({name: columns[name] for name in plan.features}),
+            stale=found.stale,
+            unknown=[row in unknown for row in range(len(found.stale))],
+            oldest_seconds=found.oldest_seconds,
+        )
 
     def _plan(self, service: str) -> _Plan:
         if service not in self._plans:
@@ -262,7 +231,7 @@ class Features:
             for field in source.schema
         }
         kinds: dict[str, Kind] = {f.name: "categorical" if f.dtype == String else "numeric" for f in fields}
-        return _Plan(stored=tuple(stored), on_demand=tuple(on_demand), request=request, features=kinds)
+        return _Plan(tuple(stored), tuple(map(computing, on_demand)), request, kinds)
 
 
 def _stored(view: FeatureView, features: Sequence[str]) -> StoredView:
@@ -302,9 +271,7 @@ def _require(names: Sequence[str], have: Any, service: str) -> None:
 
 def _values(name: str, values: Sequence[Any], kind: Any) -> list[Any]:
     try:
-        if kind == UnixTimestamp:
-            return [_aware(datetime.fromisoformat(v) if isinstance(v, str) else v) for v in values]
-        return [str(v) if kind == String else float(v) for v in values]
+        return list(map(_READERS.get(kind, float), values))
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(f"request column {name!r} holds a value that is not a {kind}: {error}; correct it") from error
 
@@ -313,5 +280,16 @@ def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _without_nan(values: Sequence[Any]) -> list[Any]:
-    return [None if value is None or value != value else value for value in values]
+def _moment(value: datetime | str) -> datetime:
+    return _aware(datetime.fromisoformat(value) if isinstance(value, str) else value)
+
+
+_READERS: Mapping[Any, Callable[[Any], Any]] = {UnixTimestamp: _moment, String: str}
+"""Feast type of a request's column → what makes its values of what came; all others are numbers."""
+
+
+def _without_nan(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    cells = list(chain.from_iterable(columns.values()))
+    if not any(map(ne, cells, cells)):  # as is usual, and seen sooner than each cell is put right
+        return columns
+    return {name: [None if cell != cell else cell for cell in column] for name, column in columns.items()}

@@ -137,7 +137,7 @@ def known_moments(data: Path, tables: Sequence[str], as_of: datetime) -> dict[st
             since=since,
         )
         if not rows.empty:
-            moments[table] = list(rows["event_timestamp"].dt.to_pydatetime())
+            moments[table] = [moment.to_pydatetime() for moment in rows["event_timestamp"]]
     return moments
 
 

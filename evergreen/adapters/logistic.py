@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from evergreen.training import preprocessing
-from evergreen.training.preprocessing import Coded, Encoder, category_key
+from evergreen.training.data import preprocessing
+from evergreen.training.data.preprocessing import Coded, Encoder, category_key
 
 NAME = "logistic regression"
 NOTE = "scikit-learn"

@@ -7,7 +7,7 @@ files whose digest is known here; `cryptography` is installed with MLflow, and c
 
 The private key is made on first use and stays with who trains (`EVERGREEN_SIGNING_KEY`). Who serves needs the folder of
 public keys alone (`EVERGREEN_TRUSTED_KEYS`): to rotate, add the new one; to revoke, delete the file.
-Called by `mlflow.py`.
+Called by `mlflow/`.
 """
 
 import base64

@@ -118,7 +118,7 @@ class Steps:
     left: NDArray[np.float64]
     right: NDArray[np.float64]
     later: NDArray[np.float64]
-    """The mean of the day from it on, or of what there is of it."""
+    """The mean of the day from it on, or of what there is of it; NaN where that is nothing."""
 
     @property
     def sizes(self) -> NDArray[np.float64]:
@@ -144,7 +144,11 @@ def steps_of(hours: Hours, values: NDArray[np.float64], span: int) -> Steps:
     at, before, after, day = at[usable], before[usable], after[usable], day[usable]
 
     def mean(low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.float64]:
-        return (total[high] - total[low]) / (count[high] - count[low])  # type: ignore[no-any-return]
+        rows = count[high] - count[low]
+        means: NDArray[np.float64] = np.divide(
+            total[high] - total[low], rows, out=np.full(len(rows), np.nan), where=rows > 0
+        )
+        return means
 
     return Steps(hours.first + at.astype("timedelta64[h]"), mean(before, at), mean(at, after), mean(at, day))
 

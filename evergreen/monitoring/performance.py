@@ -18,7 +18,7 @@ from evergreen.monitoring.estimate import estimate_performance, scores_of, truth
 from evergreen.monitoring.intervals import blocks, figures_by_days
 from evergreen.monitoring.recalibration import probe
 from evergreen.monitoring.shadow import said_by
-from evergreen.monitoring.windows import in_window, require_columns
+from evergreen.monitoring.windows import in_window, require_columns, sample_by_day
 from evergreen.spec import MonitorConfig
 from evergreen.types import (
     DayPerformance,
@@ -57,21 +57,29 @@ def performance(
     answered nothing is a report with zero rows. `days` counts the UTC days with an outcome. `earlier`, rows like `frame`'s
     from before the window with the outcomes known when it starts, is what the probe of a binary model learns from and the
     estimate is calibrated on. `slices` are columns of `frame`; one it lacks is left out. `seed` draws the days of the
-    intervals. Raises `DataError` naming missing columns.
+    intervals, and where there are more than `[monitor].figure_rows` answers the rows of each day that are figured (those
+    alone need `example_id`); the counts are always of all. Raises `DataError` naming missing columns.
     """
     require_columns(frame, NEEDED)
     served = in_window(frame, window)
     served = served[served["version"] == version]
+    known = served["label"].notna()
+    counts = {"served": len(served), "labelled": int(known.sum())}
+    days = served["event_timestamp"][known].dt.floor("D").nunique()
+    served = sample_by_day(served, config.figure_rows, seed=seed)
     before = None if earlier is None else earlier[earlier["version"] == version]
+    if before is not None:
+        before = sample_by_day(before, config.figure_rows, seed=seed)
     labelled = served[served["label"].notna()]
     report = PerformanceReport(
         model=model,
         version=version,
         window=window,
-        served=len(served),
-        labelled=len(labelled),
+        **counts,
+        figured=len(labelled),
+        seed=seed,
         scores=None,
-        days=labelled["event_timestamp"].dt.floor("D").nunique(),
+        days=days,
         estimate=None if before is None else estimate_performance(before, served, task=task, config=config, seed=seed),
     )
     if waits_for_labels(report, config) is not None:

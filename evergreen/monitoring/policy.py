@@ -20,6 +20,7 @@ from evergreen.types import (
     LOSS_NAMES,
     Alarm,
     Cause,
+    ChallengerReport,
     DriftReport,
     Evaluation,
     Fault,
@@ -54,6 +55,7 @@ def decide(
     history: Sequence[WatchCheck],
     faults: Sequence[Fault] = (),
     unlearnt_share: float | None = None,
+    challenger: ChallengerReport | None = None,
 ) -> RetrainDecision:
     """Decide from one window's reports and the checks before it.
 
@@ -61,12 +63,14 @@ def decide(
     rows it was trained on, `drift` None when there was nothing to compare. `history` holds past checks of the model,
     newest first; checks of the same or a later window are left out, so asking again gives the same answer. With `faults`
     the answer is no, whatever else alarms: a model must not learn broken data, and what it breaks is no decay.
-    `unlearnt_share` is what came in since, of what it learnt from; None where nobody counted.
+    `unlearnt_share` is what came in since, of what it learnt from; None where nobody counted, and so is `challenger` where none
+    was made.
     """
     findings = _findings(spec.monitor, as_of, performance, drift, champion_evaluation, trained_until)
     findings += [
         *_estimated(spec.monitor, performance, champion_evaluation.overall),
         *_volume(spec.monitor, unlearnt_share),
+        *_challenger(spec.monitor, challenger),
     ]
     alarms = tuple(finding.alarm for finding in findings if finding.alarm is not None)
     reasons = [finding.reason for finding in findings]
@@ -199,6 +203,22 @@ def _probe(config: MonitorConfig, probe: ProbeReport | None) -> list[Finding]:
         return [Finding(f"{seen}; shown only, [monitor].min_probe_gain is not set")]
     reason = f"{seen}; may be {config.min_probe_gain:g}"
     return [_finding(Cause.DECAY, probe.gain_low, "min_probe_gain", config.min_probe_gain, reason)]
+
+
+def _challenger(config: MonitorConfig, found: ChallengerReport | None) -> list[Finding]:
+    if found is None:
+        return (
+            [Finding("no challenger was made: nothing new to learn, or too few outcomes")] if config.challenger else []
+        )
+    what = "the champion tuned further" if found.kind == "fine_tune" else "a network that knows what has come since"
+    seen = (
+        f"{what}, up to {found.learnt_until:%Y-%m-%d}, would have a loss {found.gain:.4f} lower on {found.days} days, with "
+        f"{config.probe_confidence:.0%} confidence {found.gain_low:.4f} (known for {found.cpu_seconds:.0f} CPU s)"
+    )
+    if config.min_challenger_gain is None:
+        return [Finding(f"{seen}; shown only, [monitor].min_challenger_gain is not set")]
+    reason = f"{seen}; may be {config.min_challenger_gain:g}"
+    return [_finding(Cause.DECAY, found.gain_low, "min_challenger_gain", config.min_challenger_gain, reason)]
 
 
 def _age(config: MonitorConfig, performance: PerformanceReport, days: float) -> Finding:

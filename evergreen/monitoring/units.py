@@ -1,4 +1,4 @@
-"""Did a column change its unit? Steps between hours, and between days, that the world does not make.
+"""Did a column change its unit? Steps between hours, days and weeks that the world does not make.
 
 Pure over rows by the hour (`hours.py`). Called by `faults.py`. To know another conversion, add it to `CONVERSIONS`.
 """
@@ -30,14 +30,16 @@ CONVERSIONS: Mapping[str, tuple[float, float]] = {
 """Slope and shift: what a jump may look like."""
 SHORT = 2
 """Hours on either side of a step that no weather makes."""
-JUMPS = (1.2, 3.0, 3.0)
-"""How many times the reference's largest step one must be: between hours, between days, and where no conversion fits."""
+WEEK_HOURS = 7 * DAY_HOURS
+JUMPS = (1.2, 3.0, 3.0, 1.5)
+"""How many times the reference's largest step one must be: between hours, between days, where no conversion fits, and between
+weeks."""
 LEAST_VALUES = 8
 """On either side of a step: a few values lie apart by chance."""
 MEAN_TOLERANCE = 0.25
 """Of a converted mean, in deviations."""
-DEVIATION_TOLERANCE = 0.2
-"""Of a converted deviation, as a logarithm."""
+DEVIATION_TOLERANCE, WEEK_DEVIATION_TOLERANCE = 0.2, 0.5
+"""Of a converted deviation, as a logarithm: of a day's values, and of a week's."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ def unit_jump(
     """A step that a change of units makes and the world does not; the first one, if there are several.
 
     Weather and traffic cross any range in a day but seldom in an hour, and then not to where a conversion would put them.
-    A column that is noisy by the hour shows a conversion in the mean and the deviation of whole days.
+    A column that is noisy by the hour shows a conversion in the mean and the deviation of whole days, and one whose days
+    once jumped as far shows it between weeks.
     """
-    for span, judge in ((SHORT, _hour_step), (DAY_HOURS, _day_step)):
+    for span, judge in ((SHORT, _hour_step), (DAY_HOURS, _day_step), (WEEK_HOURS, _week_step)):
         natural = steps_of(before, usual, span).sizes
         largest = float(natural.max(initial=0.0))
         if largest == 0.0:
@@ -100,6 +103,24 @@ def _day_step(
     """The same between days, where mean and deviation must fit: days jump at holidays too."""
     named = _conversion(steps, at, after, now) if steps.sizes[at] > JUMPS[1] * natural.max() else None
     return None if named is None else f"as if {named}"
+
+
+def _week_step(
+    steps: Steps, at: int, after: Hours, now: NDArray[np.float64], natural: NDArray[np.float64]
+) -> str | None:
+    """The same between weeks, whose means wander with the season, so the converted one may miss by a common step.
+
+    Only of conversions that move zero: seasons double a rate and halve a rainfall, as a change of units might.
+    """
+    if steps.sizes[at] <= JUMPS[3] * natural.max():
+        return None
+    left, right = _around(steps, at, after, now, WEEK_HOURS)
+    common = float(np.quantile(natural, 0.99))
+    for words, (slope, shift) in ((words, way) for words, way in CONVERSIONS.items() if way[1] != 0.0):
+        near = abs(steps.right[at] - (slope * steps.left[at] + shift)) <= slope * common
+        if near and abs(np.log(max(right.std(), 1e-12) / max(slope * left.std(), 1e-12))) <= WEEK_DEVIATION_TOLERANCE:
+            return f"as if {words}"
+    return None
 
 
 def _apart(steps: Steps, at: int, after: Hours, now: NDArray[np.float64]) -> bool:

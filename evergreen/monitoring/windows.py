@@ -80,16 +80,18 @@ def sample_by_day(frame: pd.DataFrame, rows: int, *, seed: int) -> pd.DataFrame:
         return frame
     require_columns(frame, ("example_id", "event_timestamp"))
     key = f"{seed:016d}"[-16:]  # pandas' keyed hash takes exactly 16 bytes
-    lot = pd.Series(pd.util.hash_array(frame["example_id"].to_numpy(dtype=object), hash_key=key), index=frame.index)
-    days = frame["event_timestamp"].dt.floor("D")
-    by_day = lot.groupby(days)
-    quota = by_day.size() * (rows / len(frame))
-    taken = quota // 1
+    lot = pd.util.hash_array(frame["example_id"].to_numpy(dtype=object), hash_key=key, categorize=False)
+    moments = frame["event_timestamp"].to_numpy(dtype="datetime64[us]")
+    _, day, rows_of = np.unique(moments.astype("datetime64[D]"), return_inverse=True, return_counts=True)
+    order, first = np.lexsort((lot, day)), np.cumsum(rows_of) - rows_of
+    quota = rows_of * (rows / len(frame))
+    taken = quota.astype(np.int64)
     # Rows left by rounding down go to the largest remainders; the lot decides between equal ones, not the calendar.
-    neediest = np.lexsort((by_day.min().to_numpy(), (taken - quota).to_numpy()))[: rows - int(taken.sum())]
-    taken.iloc[neediest] += 1
-    place_in_day: pd.Series = by_day.rank(method="first")
-    drawn: pd.DataFrame = frame[place_in_day <= days.map(taken)]
+    neediest = np.lexsort((lot[order[first]], taken - quota))[: rows - int(taken.sum())]
+    taken[neediest] += 1
+    place_in_day = np.empty(len(frame), dtype=np.int64)
+    place_in_day[order] = np.arange(len(frame)) - np.repeat(first, rows_of)
+    drawn: pd.DataFrame = frame[place_in_day < taken[day]]
     return drawn
 
 

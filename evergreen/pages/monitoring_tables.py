@@ -163,9 +163,10 @@ def _look(record: WatchRecord) -> str:
     everything = f"<details><summary>all findings</summary>{paragraphs(record.reasons)}</details>"
     row = {"fault": " class=faulty", "alarm": " class=alarmed", "quiet": ""}[kind]
     loss = None if seen.scores is None else seen.scores.loss
+    drawn = f"<br><small>figured: {seen.figured:,}</small>" if 0 < seen.figured < seen.labelled else ""
     return (
         f'<tr{row}><td class="nowrap">{day(check.window.start)} to {date(check.window.end)}</td>'
-        f'<td class="n">{check.version}</td><td class="n">{seen.labelled:,} of {seen.served:,}</td>'
+        f'<td class="n">{check.version}</td><td class="n">{seen.labelled:,} of {seen.served:,}{drawn}</td>'
         f'<td class="n">{figure(loss, 4)}</td><td class="nowrap">{badge(kind, told)}{asked}</td>'
         f"<td>{why}{everything}</td><td>{link}</td></tr>"
     )

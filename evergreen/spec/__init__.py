@@ -7,7 +7,7 @@ To add a key, add an attribute with a docstring; to add a table, add a class and
 
 from evergreen.spec.gate import FairnessConfig, GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
-from evergreen.spec.monitor import BacktestConfig, MonitorConfig, RetrainConfig
+from evergreen.spec.monitor import BacktestConfig, InjectedFault, MonitorConfig, RetrainConfig
 from evergreen.spec.release import AbTestConfig, ReleaseConfig, ServeConfig
 from evergreen.spec.remedy import RemedyConfig
 from evergreen.spec.spec import CLASSIFICATION_KEYS, REGRESSION_KEYS, ModelSpec, load_spec, parse_spec
@@ -22,6 +22,7 @@ __all__ = [
     "DataConfig",
     "FairnessConfig",
     "GateConfig",
+    "InjectedFault",
     "ModelConfig",
     "ModelSpec",
     "MonitorConfig",

@@ -1,6 +1,6 @@
 """`[monitor]`, `[retrain]` and `[backtest]`: what is watched, and when it starts a retrain."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
@@ -48,15 +48,31 @@ class MonitorConfig(Table):
     """Alarm when the champion's scores, recalibrated on the windows before, would have had a log loss lower by this in the
     window, with `probe_confidence`: what a fresh model would gain at least. Unset: shown and starts nothing."""
     probe_confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    """Of that gain, one-sided, days being the sample."""
+    """Of that gain and the next, one-sided, days being the sample."""
+    challenger: Literal["fine_tune", "retrain"] | None = None
+    """At each check, have a model learn what was known when the window began and hold it beside the champion in the window:
+    the champion tuned further, nearly free; or a cheap network of `[backtest]`'s beside another that knows what the champion's
+    last retrain knew, which tells what fresh rows bring whatever the champion's size. Unset: none is made."""
+    min_challenger_gain: NonNegativeFloat | None = None
+    """Alarm when its mean loss is lower by this, with `probe_confidence`: what a retrain has to be worth. Unset: shown and
+    starts nothing, until `make backtest` has said how often it would alarm for nothing."""
     persistence: PositiveInt = 1
     """Windows that must alarm before a retrain is asked for, the newest among them,"""
     persistence_of: PositiveInt | None = None
     """out of this many newest ones. Unset: as many as `persistence`, which makes them windows in a row."""
+    figure_rows: PositiveInt = 200_000
+    """Figures of a window, their intervals and the estimate are of so many of its answers at most, the same share of each
+    day's, and calibrated on as many earlier ones: a check costs the same whatever the traffic."""
     report_rows: PositiveInt = 2_000
     """Rows a side that are drawn for the Evidently report."""
     evidently_runs: NonNegativeInt = 12
     """Windows that are kept for Evidently's own UI (`make evidently`), some MB each; 0 keeps none."""
+
+    @model_validator(mode="after")
+    def _challenged(self) -> Self:
+        if self.min_challenger_gain is not None and self.challenger is None:
+            raise ValueError('min_challenger_gain needs a challenger: "fine_tune" or "retrain"')
+        return self
 
     @model_validator(mode="after")
     def _persistent(self) -> Self:
@@ -80,6 +96,56 @@ class RetrainConfig(Table):
     schedules must wait."""
 
 
+class InjectedFault(Table):
+    """How is data broken on purpose, to see whether it is noticed? An entry of `[[backtest.faults]]`."""
+
+    kind: Literal["unit", "missing", "late", "renamed"]
+    column: str
+    """A feature; of `late`, a feature table."""
+    scale: float = 1.0
+    """`unit`: the values times this,"""
+    offset: float = 0.0
+    """plus this."""
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    """`missing`: of the rows, drawn at random."""
+    hours: PositiveFloat = 24.0
+    """`late`: what became known in so many hours before a look has not come."""
+    category: str | None = None
+    """`renamed`: this one comes"""
+    becomes: str | None = None
+    """under this name."""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        how = {
+            "unit": f"times {self.scale:.3g} plus {self.offset:.3g}",
+            "missing": f"{self.share:.0%} missing",
+            "late": f"{self.hours:g} hours late",
+            "renamed": f"{self.category} renamed {self.becomes}",
+        }
+        return f"{self.column}: {how[self.kind]}"
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        used = {
+            "unit": {"scale", "offset"},
+            "missing": {"share"},
+            "late": {"hours"},
+            "renamed": {"category", "becomes"},
+        }
+        fields = type(self).model_fields
+        others = set(fields) - {"kind", "column"} - used[self.kind]
+        idle = {name for name in others if getattr(self, name) != fields[name].default}
+        if idle:
+            raise ValueError(f"{', '.join(sorted(idle))}: no use to kind {self.kind!r}; take it out")
+        if self.kind == "renamed" and (self.category is None or self.becomes is None):
+            raise ValueError("renamed needs category and becomes")
+        if self.kind == "unit" and (self.scale, self.offset) == (1.0, 0.0):
+            raise ValueError("unit needs scale or offset: as it stands nothing is changed")
+        return self
+
+
 class BacktestConfig(Table):
     """How is a policy tried on history? The `[backtest]` table."""
 
@@ -95,5 +161,7 @@ class BacktestConfig(Table):
     """The alarm budget: in so many windows at most one, upper bound of the interval included."""
     max_retrain_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.15
     """The retrain budget: this share of the windows may end in one."""
+    faults: tuple[InjectedFault, ...] = ()
+    """Put into windows of history; each must be noticed at the first look, and nothing may be learnt from them."""
     seed: int = 0
     """Of the shuffles and of random policies."""

@@ -60,6 +60,8 @@ class ModelSpec(Table):
         idle = [f"[gate].{key}" for key in unread if getattr(self.gate, key) != getattr(GateConfig(), key)]
         if classes and task != "multiclass":
             idle.append("[data].classes")
+        if task == "multiclass" and self.train.teacher_share:
+            idle.append("[train].teacher_share")
         if idle:
             raise ValueError(f'{", ".join(idle)}: no use to [model].task = "{task}"; take it out')
         if classes and len(set(classes)) < max(len(classes), 2):
@@ -109,9 +111,14 @@ class ModelSpec(Table):
 
     @property
     def fine_tuning(self) -> "ModelSpec":
-        """The spec as a fine-tune trains: `[remedy]`'s few epochs, at its low rate."""
+        """The spec as a fine-tune trains: `[remedy]`'s few epochs, at its low rate, from the labels alone."""
         rate = self.remedy.tune_rate_share * self.train.learning_rate
-        update = {"epochs": self.remedy.tune_epochs, "learning_rate": rate, "abandon_margin": None}
+        update = {
+            "epochs": self.remedy.tune_epochs,
+            "learning_rate": rate,
+            "abandon_margin": None,
+            "teacher_share": 0.0,
+        }
         return self.model_copy(update={"train": self.train.model_copy(update=update)})
 
     def training_window(self, as_of: datetime) -> Window:

@@ -45,6 +45,9 @@ class TrainConfig(Table):
     """A further head a threshold learns whether `[data].auxiliary_label` is at least this; rows without one teach it nothing."""
     auxiliary_weight: NonNegativeFloat = 1.0
     """Of the mean loss of those heads beside the label's own."""
+    teacher_share: Share = 0.0
+    """So much of what a training row teaches is not its label but what boosted trees, which did not learn from its day, say of
+    it. Not for several classes; needs the extra `lightgbm`. See `training/data/teacher.py`."""
     members: PositiveInt = 1
     """Networks that learn side by side from different first weights and answer with their mean."""
     ranks: PositiveInt = 2

@@ -1,4 +1,4 @@
-"""A model artifact: a folder with `model.json` and `weights.safetensors`, and a digest of both.
+"""A model artifact: a folder with `model.json`, `weights.safetensors` and now and then a `program`, and a digest of all.
 
 Free of torch: whoever moves or checks artifacts (a registry, a server) reads digests from here. Loading one to score
 with it is `predictor.py`. A folder appears whole or not at all.
@@ -16,6 +16,8 @@ from evergreen.types import Digest
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 FILES = (MODEL_FILE, WEIGHTS_FILE)
+PROGRAM_FILE = "program"
+"""Of a variant that has one; see `network/programs.py`."""
 
 
 def artifact_digest(folder: Path) -> Digest:
@@ -23,7 +25,7 @@ def artifact_digest(folder: Path) -> Digest:
 
     Raises `ArtifactError` naming the file that is missing.
     """
-    return files_digest({name: _read(folder, name) for name in FILES})
+    return files_digest(_files(folder))
 
 
 def files_digest(files: Mapping[str, bytes]) -> Digest:
@@ -39,7 +41,7 @@ def read_artifact(folder: Path, expected: Digest | None = None) -> dict[str, byt
 
     Raises `ArtifactError` when a file is missing or the bytes are not the `expected` ones.
     """
-    files = {name: _read(folder, name) for name in FILES}
+    files = _files(folder)
     found = files_digest(files)
     if expected is not None and found != expected:
         raise ArtifactError(
@@ -81,6 +83,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    names = (*FILES, PROGRAM_FILE) if (folder / PROGRAM_FILE).exists() else FILES
+    return {name: _read(folder, name) for name in names}
 
 
 def _read(folder: Path, name: str) -> bytes:

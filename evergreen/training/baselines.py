@@ -107,6 +107,6 @@ def _digest(spec: ModelSpec, training_set: TrainingSet, code_revision: str) -> s
         "train_before": training_set.holdout.start.isoformat(),
         "task": spec.model.task,
         "code_revision": code_revision,
-        "versions": [version("scikit-learn"), version("lightgbm") if boosted_trees.installed() else None],
+        "versions": [version("scikit-learn"), boosted_trees.release()],
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]

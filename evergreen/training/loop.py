@@ -1,7 +1,7 @@
 """The training loop: it fits on a screen, and a resumed run enters in the middle.
 
 `fit` advances a `TrainState`; whatever it needs of the world (ranks, files, a terminal) is handed in. Called by
-`worker.py`.
+`run/worker.py`.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from evergreen.spec import TrainConfig
-from evergreen.training import guards
-from evergreen.training.batches import BatchOrder, noise_for, share_of
-from evergreen.training.dataset import Part
-from evergreen.training.keeper import Keeper
-from evergreen.training.label import Label
-from evergreen.training.model import Disturbance, Network, NetworkShape, Rows, parameter_groups
-from evergreen.training.objective import summed_losses
-from evergreen.training.parallel import Place, clip_gradients, distribute, totals, without_exchange
+from evergreen.training.data.batches import BatchOrder, noise_for, share_of
+from evergreen.training.data.dataset import Part
+from evergreen.training.data.label import Label
+from evergreen.training.network.model import Disturbance, Network, NetworkShape, Rows, parameter_groups
+from evergreen.training.network.objective import summed_losses
+from evergreen.training.run import guards
+from evergreen.training.run.keeper import Keeper
+from evergreen.training.run.parallel import Place, clip_gradients, distribute, totals, without_exchange
 
 
 @dataclass

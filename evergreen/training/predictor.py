@@ -15,15 +15,17 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
+from torch import nn
 
 from evergreen.errors import ArtifactError, DataError
 from evergreen.recalibration import recalibrated
-from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact
-from evergreen.training.label import Label
-from evergreen.training.model import Network, NetworkShape, Rows, build_network
-from evergreen.training.objective import answer
-from evergreen.training.preprocessing import Coded, Column, Encoded, Encoder, Preprocessing
-from evergreen.training.variants import VARIANTS, Variant, as_variant
+from evergreen.training.artifact import MODEL_FILE, PROGRAM_FILE, WEIGHTS_FILE, read_artifact
+from evergreen.training.data.label import Label
+from evergreen.training.data.preprocessing import Coded, Column, Encoded, Encoder, Preprocessing
+from evergreen.training.network.model import Network, NetworkShape, Rows, build_network
+from evergreen.training.network.objective import answer
+from evergreen.training.network.programs import this_machine
+from evergreen.training.network.variants import VARIANTS
 from evergreen.types import Digest, Fact, Recalibration, Task
 
 if TYPE_CHECKING:
@@ -41,8 +43,10 @@ class ModelDescription(Fact):
     shape: NetworkShape
     label: Label = Label()
     preprocessing: Preprocessing
-    variant: Variant = "plain"
-    """How the weights are run; see `variants.py`."""
+    variant: str = "plain"
+    """How the weights are run; see `network/variants.py`."""
+    machine: str | None = None
+    """What its program runs on alone; None where there is none, or it runs anywhere."""
     recalibration: Recalibration | None = None
     """What the network's answers are moved by, of two classes; None where they stand as they are."""
     lineage: dict[str, Any]
@@ -59,18 +63,29 @@ def pack(description: ModelDescription, network: Network) -> dict[str, bytes]:
 
 
 def as_variant_of(files: Mapping[str, bytes], variant: str) -> dict[str, bytes]:
-    """An artifact's files with the same weights, to be run another way: other bytes, so another digest.
+    """The files of an artifact like this one that is run another way: other bytes, so another digest.
 
-    Raises `DataError` where there is no such way.
+    Raises `DataError` where there is no such way, or none here.
     """
     if variant not in VARIANTS:
         raise DataError(f"there is no variant {variant!r}; ask for one of {sorted(VARIANTS)}")
-    description = ModelDescription.model_validate_json(files[MODEL_FILE])
-    return {**files, MODEL_FILE: description.model_copy(update={"variant": variant}).model_dump_json().encode()}
+    way = VARIANTS[variant]
+    if (why := way.absent()) is not None:
+        raise DataError(f"the variant {variant!r} cannot be made here: {why}.")
+    description, network = _understood(files)
+    network = way.reshaped(network) if way.reshaped else network
+    update = {"variant": variant, "shape": network.shape, "machine": this_machine() if way.bound else None}
+    program = {PROGRAM_FILE: way.program(network.eval())} if way.program else {}
+    return pack(description.model_copy(update=update), network) | program
 
 
 def read_network(path: str | Path, digest: Digest | None = None) -> tuple[ModelDescription, Network]:
     """What lies in an artifact folder; raises as `Predictor.load`."""
+    description, network, _ = _read(path, digest)
+    return description, network
+
+
+def _read(path: str | Path, digest: Digest | None) -> tuple[ModelDescription, Network, bytes | None]:
     files = read_artifact(Path(path), digest)
     try:
         found = json.loads(files[MODEL_FILE])
@@ -79,31 +94,52 @@ def read_network(path: str | Path, digest: Digest | None = None) -> tuple[ModelD
                 f"the artifact in {path} has format {found.get('format')}, this code reads {FORMAT}. "
                 "Score it with the version of the code that made it, or train it again."
             )
-        description = ModelDescription.model_validate(found)
-        network = build_network(description.shape)
-        network.load_state_dict(safetensors.torch.load(files[WEIGHTS_FILE]))
+        description, network = _understood(files)
     except (ValidationError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"the artifact in {path} cannot be read: {error}. Train it again.") from error
+    return description, network, files.get(PROGRAM_FILE)
+
+
+def _understood(files: Mapping[str, bytes]) -> tuple[ModelDescription, Network]:
+    description = ModelDescription.model_validate_json(files[MODEL_FILE])
+    network = build_network(description.shape)
+    network.load_state_dict(safetensors.torch.load(files[WEIGHTS_FILE]))
     return description, network
+
+
+def _runnable(description: ModelDescription, network: Network, program: bytes | None) -> nn.Module:
+    """What answers; raises `ArtifactError` where it cannot run here."""
+    way = VARIANTS.get(description.variant)
+    if way is None:
+        raise ArtifactError(f"the artifact is a variant {description.variant!r}, this code knows {sorted(VARIANTS)}.")
+    if description.machine not in (None, this_machine()):
+        raise ArtifactError(
+            f"the artifact was compiled for {description.machine}, this is {this_machine()}. Release its parent, which runs "
+            "anywhere, or make the variant again here (the flow `optimise`)."
+        )
+    if way.program is not None and program is None:
+        raise ArtifactError(f"the artifact is a variant {description.variant!r} without its program. Make it again.")
+    return way.run(network.eval(), program).eval()
 
 
 class Predictor:
     """Scores rows. Nothing in it changes after loading: share it between threads."""
 
-    def __init__(self, description: ModelDescription, network: Network) -> None:
+    def __init__(self, description: ModelDescription, network: Network, program: bytes | None = None) -> None:
         self.description = description
         self._encoder = Encoder(description.preprocessing)
-        self._network = as_variant(network, description.variant)
+        self._network = _runnable(description, network, program)
 
     @classmethod
     def load(cls, path: str | Path, digest: Digest | None = None) -> Self:
         """Read an artifact folder; with a digest, only if its bytes are the ones it names.
 
-        Raises `ArtifactError` when a file is missing, altered or not understood. Sets torch to one thread in this process:
-        a row takes a fraction of a millisecond, and threads of a server must not wait for each other's.
+        Raises `ArtifactError` when a file is missing, altered or not understood, or cannot run here. Sets torch to one
+        thread in this process: a row takes a fraction of a millisecond, and threads of a server must not wait for each
+        other's.
         """
         torch.set_num_threads(1)
-        return cls(*read_network(path, digest))
+        return cls(*_read(path, digest))
 
     @property
     def inputs(self) -> dict[str, Literal["numeric", "categorical"]]:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from evergreen.errors import DataError
 from evergreen.recalibration import fit_recalibration
-from evergreen.training.artifact import MODEL_FILE, WEIGHTS_FILE, read_artifact, write_artifact
+from evergreen.training.artifact import MODEL_FILE, read_artifact, write_artifact
 from evergreen.training.predictor import Predictor
 from evergreen.types import Cost, Digest, Remedy, TrainedModel, TrainingSet
 
@@ -51,8 +51,7 @@ def recalibrate(
     )
     lineage = _lineage(predictor.description.lineage, made.digest, training_set, code_revision)
     described = predictor.description.model_copy(update={"recalibration": fitted, "lineage": lineage})
-    weights = read_artifact(champion, made.digest)[WEIGHTS_FILE]
-    files = {MODEL_FILE: described.model_dump_json().encode(), WEIGHTS_FILE: weights}
+    files = {**read_artifact(champion, made.digest), MODEL_FILE: described.model_dump_json().encode()}
     name = hashlib.sha256(files[MODEL_FILE]).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     digest = write_artifact(folder / name, files)

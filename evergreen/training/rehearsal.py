@@ -14,12 +14,13 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,12 @@ from numpy.typing import NDArray
 from evergreen.adapters.feature_tables import content_digest, load_training_set
 from evergreen.spec import ModelSpec
 from evergreen.training.artifact import write_durably
-from evergreen.training.job import Base, TrainingJob
-from evergreen.training.preprocessing import Coded, code, numbers
-from evergreen.training.processes import locked
+from evergreen.training.data.preprocessing import Coded, code, numbers
+from evergreen.training.run.job import Base, TrainingJob
+from evergreen.training.run.processes import locked
 from evergreen.types import Digest, TrainingSet, Window
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Part:
     scored: TrainingSet
     """Whose rows are scored."""
     first: datetime
-    """Rows before this are left out: nobody asks what a model says of what it learnt from."""
+    """Rows before this are left out: nobody asks what a model says of what it learnt from,"""
+    end: datetime | None = None
+    """and those from this on."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,10 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
+    def call(self, what: Callable[..., T], *arguments: object) -> Future[T]:
+        """Anything else that takes long, in one of the processes; it travels there and back."""
+        return self._pool.submit(what, *arguments)
+
     def rehearse(self, part: Part) -> Future[Rehearsed]:
         """`rehearse`, in one of the processes; what was made before is read here and at once."""
         if _kept(part).is_file():
@@ -84,7 +93,7 @@ class Stage:
 
 
 def cheaper(spec: ModelSpec) -> ModelSpec:
-    """The spec as a backtest trains it: no auxiliary labels, one rank, and `[backtest]`'s network."""
+    """The spec as a backtest trains it: no auxiliary labels, no teacher, one rank, and `[backtest]`'s network."""
     config = spec.backtest
     update = {
         "epochs": config.epochs,
@@ -93,6 +102,7 @@ def cheaper(spec: ModelSpec) -> ModelSpec:
         "members": 1,
         "ranks": 1,
         "auxiliary_thresholds": (),
+        "teacher_share": 0.0,
     }
     return spec.model_copy(update={"train": spec.train.model_copy(update=update)})
 
@@ -107,23 +117,28 @@ def rehearse(part: Part) -> Rehearsed:
     if _kept(part).is_file():
         return _read(part)
     from evergreen.training.predictor import Predictor
-    from evergreen.training.worker import train_rank
+    from evergreen.training.run.worker import train_rank
 
     job = part.job
     job.path.mkdir(parents=True, exist_ok=True)
     with locked(job.path / "lock", lambda: None):
-        started = time.process_time()
-        if not job.result_path.is_file():
+        if _kept(part).is_file():
+            return _read(part)
+        spent = job.path / "cpu_seconds"
+        if not job.result_path.is_file() or not spent.is_file():
+            started = time.process_time()
             with contextlib.redirect_stdout(io.StringIO()):
                 train_rank(job, time.time())
-        seconds = time.process_time() - started
+            write_durably(spent, str(time.process_time() - started).encode())
         model = json.loads(job.result_path.read_text())
         predictor = Predictor.load(model["uri"], model["digest"])
         rows = _rows(part.scored.model_dump_json())
-        asked = rows.moments >= np.datetime64(part.first.astimezone(UTC).replace(tzinfo=None), "us")
+        asked = rows.moments >= _naive(part.first)
+        if part.end is not None:
+            asked &= rows.moments < _naive(part.end)
         scores = np.full(len(asked), np.nan)
         scores[asked] = predictor.score_columns(*rows.of(asked))
-        told = {"seconds": seconds, "uri": model["uri"], "digest": model["digest"]}
+        told = {"seconds": float(spent.read_text()), "uri": model["uri"], "digest": model["digest"]}
         file = io.BytesIO()
         np.savez(file, scores=scores, told=np.array(json.dumps(told)))
         write_durably(_kept(part), file.getvalue())
@@ -186,8 +201,12 @@ def _rows(scored: str) -> _Rows:
 
 def _kept(part: Part) -> Path:
     names = (part.job.digest, part.scored.digest)
-    first = f"{part.first:%Y%m%d%H%M}"
-    return Path(part.job.folder) / f"{'-'.join(name.removeprefix('sha256:')[:16] for name in names)}-{first}.npz"
+    ends = "-".join(f"{at:%Y%m%d%H%M}" for at in (part.first, part.end) if at is not None)
+    return Path(part.job.folder) / f"{'-'.join(name.removeprefix('sha256:')[:16] for name in names)}-{ends}.npz"
+
+
+def _naive(moment: datetime) -> np.datetime64:
+    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
 
 
 def _read(part: Part) -> Rehearsed:

@@ -21,6 +21,7 @@ from evergreen.types.gate import (
 )
 from evergreen.types.monitoring import (
     Alarm,
+    ChallengerReport,
     DriftReport,
     DriftVerdict,
     Fault,
@@ -62,6 +63,7 @@ __all__ = [
     "Cause",
     "Cell",
     "CensoredPerformance",
+    "ChallengerReport",
     "Check",
     "ColumnParity",
     "Cost",

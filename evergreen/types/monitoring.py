@@ -144,6 +144,24 @@ class ProbeReport(Fact):
     days: PositiveInt
 
 
+class ChallengerReport(Fact):
+    """What a model with newer knowledge would have gained in a window that neither it nor what it is held beside has seen."""
+
+    kind: Literal["fine_tune", "retrain"]
+    """The champion tuned further, beside the champion; or two cheap networks, of which one knows what the champion knows."""
+    learnt_until: Utc
+    """End of the newer one's rows."""
+    rows: PositiveInt
+    """Of the window, that both were judged on."""
+    days: PositiveInt
+    gain: float
+    """Fall of the mean loss of a row, paired by day."""
+    gain_low: float
+    """It is at least this, with `[monitor].probe_confidence`."""
+    cpu_seconds: NonNegativeFloat
+    """What it took to know this."""
+
+
 class PerformanceReport(Fact):
     """What served in a window beside what came true."""
 
@@ -152,6 +170,10 @@ class PerformanceReport(Fact):
     window: Window
     served: NonNegativeInt
     labelled: NonNegativeInt
+    figured: NonNegativeInt = 0
+    """Of those with an outcome, how many the figures are of: the same share of each day's where there are very many,"""
+    seed: int = 0
+    """drawn with this."""
     scores: Scores | None
     """None while too few labels are in."""
     calibration_gap: float | None = None

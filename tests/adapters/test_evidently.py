@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evergreen.adapters.evidently import Kind, drift_report
-from evergreen.adapters.evidently_workspace import EvidentlyWorkspace
+from evergreen.adapters.evidently.reports import Kind, drift_report
+from evergreen.adapters.evidently.workspace import EvidentlyWorkspace
 from evergreen.errors import DataError
 from evergreen.types import DriftReport, FeatureDrift, Window
 
@@ -204,7 +204,7 @@ def test_asking_again_gives_the_same_figures(tmp_path: Path) -> None:
 
 
 def test_the_adapter_does_not_import_evidently_until_a_report_is_asked_for() -> None:
-    code = "import sys, evergreen.adapters.evidently; print('evidently' in sys.modules)"
+    code = "import sys, evergreen.adapters.evidently.reports; print('evidently' in sys.modules)"
 
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

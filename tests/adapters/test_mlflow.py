@@ -18,13 +18,13 @@ import mlflow
 import numpy as np
 import pytest
 
-from evergreen.adapters.mlflow import ModelRegistry
+from evergreen.adapters.mlflow.registry import ModelRegistry
 from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.training.artifact import artifact_digest, write_artifact
-from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
+from evergreen.training.run.launch import train
 from evergreen.types import Baseline, Baselines, Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
 from tests import training_factories
 from tests.factories import a_gate_decision, a_model_version, a_release, a_trained_model, an_evaluation

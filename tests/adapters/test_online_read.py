@@ -11,11 +11,16 @@ import pandas as pd
 import pytest
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.infra.online_stores.helpers import _mmh3
+from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bool, FeastType, Float32, Float64, Int32, Int64, String, UnixTimestamp
+from redis.exceptions import ResponseError
 
 from evergreen.adapters.feast import Features
-from evergreen.adapters.online_read import FeastRead, RedisRead, SqliteRead, open_online_store
-from evergreen.adapters.online_view import Held, Key, StoredView, Wanted
+from evergreen.adapters.online import read
+from evergreen.adapters.online.on_demand import computing
+from evergreen.adapters.online.read import FeastRead, RedisRead, SqliteRead, open_online_store
+from evergreen.adapters.online.usable import Usable, look_up
+from evergreen.adapters.online.view import Held, Key, StoredView, Wanted
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec, load_spec
 from tests.adapters.test_feast import MOMENTS, REDIS, SERVICE, asked_at, columns, fresh, on_redis, spec
@@ -164,9 +169,92 @@ def test_two_keys_that_have_half_the_features_each_are_not_taken_for_one(store: 
     assert all(held is not None and None in held[1] for held in read[0])
 
 
+def test_a_view_of_which_some_features_are_read_gives_those_in_the_order_asked(store: FeatureStore) -> None:
+    lean, (view, keys) = open_online_store(store), wanted()[0]
+    some = StoredView(view.name, view.keys, view.key_types, ("yes", "double", "text"), view.ttl_seconds)
+
+    assert plain(lean.read([(some, keys)])) == plain(FeastRead(store).read([(some, keys)]))
+
+
+def test_more_keys_than_a_statement_takes_are_asked_for_in_several(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lean = open_online_store(store)
+    asked = [(view, keys) for view, keys in wanted() if view.name != "of_small_number"]  # which Feast reads
+    whole = lean.read(asked)
+
+    monkeypatch.setattr(read, "SQLITE_VARIABLES", 7)
+
+    assert plain(lean.read(asked)) == plain(whole)
+    assert [len(held) for held in whole] == [5] * len(asked)
+
+
+def test_a_view_wider_than_a_statement_is_read_through_feast(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = open_online_store(store).read(wanted())
+
+    monkeypatch.setattr(read, "SQLITE_FEATURES", 3)
+
+    assert plain(open_online_store(store).read(wanted())) == plain(whole)
+
+
+def test_a_connection_that_the_server_closed_is_made_again(store: FeatureStore) -> None:
+    lean = open_online_store(store)
+    if not isinstance(lean, RedisRead):
+        pytest.skip("SQLite is a file")
+    asked = wanted()[:1]
+    before = lean.read(asked)
+    connection = lean._connection()
+    connection.send_command("CLIENT", "ID")
+
+    assert lean._client.client_kill_filter(_id=connection.read_response()) == 1
+
+    assert plain(lean.read(asked)) == plain(before)
+    assert lean._connection() is connection
+
+
+def test_what_failed_half_way_leaves_no_answer_for_the_next(store: FeatureStore) -> None:
+    lean = open_online_store(store)
+    if not isinstance(lean, RedisRead):
+        pytest.skip("SQLite is a file")
+    asked = wanted()[:1]
+    before = lean.read(asked)
+    name = asked[0][0].encoded(("gone",)) + b"parity"
+    lean._client.set(name, "no hash")
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        lean.read([(asked[0][0], [("gone",), *asked[0][1]])])
+
+    lean._client.delete(name)
+    assert plain(lean.read(asked)) == plain(before)
+
+
+def test_on_demand_features_are_what_feast_computes() -> None:
+    stored, _ = VIEWS[0]
+
+    def twice(inputs: dict[str, Any]) -> dict[str, Any]:
+        both = zip(inputs["of_text__double"], inputs["double"], strict=True)
+        return {"sum": [one + other for one, other in both], "not_declared": [0.0, 0.0]}
+
+    view = on_demand_feature_view(
+        sources=[stored[["double"]]], schema=[Field(name="sum", dtype=Float64)], mode="python", name="twice"
+    )(twice)
+    columns = {"double": [1.5, 2.5]}
+
+    assert computing(view)(columns) == {"sum": view.transform_dict(columns)["sum"]} == {"sum": [3.0, 5.0]}
+    assert columns == {"double": [1.5, 2.5]}
+
+
 def test_nothing_is_asked_for_no_key(store: FeatureStore) -> None:
     assert open_online_store(store).read([]) == []
     assert open_online_store(store).read([(VIEWS[0][1], [])]) == [[]]
+
+
+def test_no_rows_have_no_values(store: FeatureStore) -> None:
+    found = look_up(open_online_store(store), [VIEWS[0][1]], {"city": []}, KNOWN.timestamp())
+
+    assert found == Usable({name: [] for name in TYPES}, [], {}, {})
 
 
 def test_a_store_that_nobody_knows_better_is_read_through_feast(store: FeatureStore) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.mlflow import ModelRegistry
+from evergreen.adapters.mlflow.registry import ModelRegistry
 from evergreen.adapters.reconciler import reconcile, show
 from evergreen.adapters.releases import ReleaseStore
 from evergreen.adapters.tables import ReleaseRow

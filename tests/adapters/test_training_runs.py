@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.adapters.mlflow import ModelRegistry
-from evergreen.adapters.training_runs import TrainingRun
+from evergreen.adapters.mlflow.registry import ModelRegistry
+from evergreen.adapters.mlflow.training_runs import TrainingRun
 from evergreen.settings import Settings
-from evergreen.training.job import TrainingJob
+from evergreen.training.run.job import TrainingJob
 from evergreen.types import Cost, Progress, TrainedModel
 from tests.adapters.test_mlflow import (
     SPEC,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -15,8 +16,8 @@ from flows.reconcile import reconcile
 from flows.roll_out import roll_out
 from tasks.release import EVENT, kept_out
 from tests.serving.conftest import register, write_feature_tables
-from tests.serving.server_process import released
-from tests.serving.serving_factories import NOON
+from tests.serving.server_process import a_server, released
+from tests.serving.serving_factories import NOON, a_flight, eventually
 
 MODEL = "flight_delay"
 
@@ -28,6 +29,7 @@ def told_events() -> list[str]:
     return [event["payload"]["kind"] for event in answer.raise_for_status().json()["events"]]
 
 
+@pytest.mark.slow
 def test_a_test_keeps_roll_outs_out_outlasts_a_hand_in_mlflow_and_ends_when_its_days_are_over(
     empty_world: Wiring, rewrite_spec: Callable[[str, str], None]
 ) -> None:
@@ -63,3 +65,57 @@ def test_a_test_keeps_roll_outs_out_outlasts_a_hand_in_mlflow_and_ends_when_its_
     with get_client(sync_client=True) as client:
         shown = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["ab-test"])))
     assert any("**inconclusive**" in str(artifact.data) for artifact in shown)
+
+
+@pytest.mark.slow
+def test_with_traffic_over_http_people_keep_their_version_and_the_better_one_takes_all(
+    empty_world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec("[serve]", '[ab_test]\nentity = "tailnum"\nmin_days = 3\nmin_rows = 200\n\n[serve]')
+    write_feature_tables(empty_world.settings.data)
+    for seed in (1, 2):
+        register(empty_world, MODEL, seed=seed)
+    released(empty_world, 1)
+    ab_test(MODEL, 2, NOON, "which is better for people who come every day")
+    met: dict[str, set[int]] = {}
+    verdicts = []
+    with a_server(empty_world) as server:
+        for day in range(12):
+            at = NOON + timedelta(days=day, hours=1)
+            people = [f"P{number:03d}" for number in range(300)]
+            rows = [a_flight(n, tailnum=who, example_id=f"{day}-{who}") for n, who in enumerate(people)]
+            said = server.client.post(f"/predict/{MODEL}", json={"rows": rows, "as_of": at.isoformat()})
+            answers = said.raise_for_status().json()["predictions"]
+            for who, answer in zip(people, answers, strict=True):
+                met.setdefault(who, set()).add(answer["version"])
+            # What version 2 finds likely comes true, what version 1 does comes out the other way.
+            outcomes = [
+                {
+                    "example_id": answer["example_id"],
+                    "label": float((answer["score"] > 0.5) == (answer["version"] == 2)),
+                    "label_timestamp": (at + timedelta(hours=5)).isoformat(),
+                }
+                for answer in answers
+            ]
+            server.client.post(f"/outcomes/{MODEL}", json={"outcomes": outcomes}).raise_for_status()
+            eventually(partial(logged, empty_world, len(met) * (day + 1)))
+            release = ab_test(MODEL, as_of=NOON + timedelta(days=day + 1))
+            verdicts.append(release.test is None)
+            if release.test is None:
+                break
+        eventually(lambda: server.client.get("/models").json()[0]["serving"]["champion"] == 2)
+
+    assert all(len(versions) == 1 for versions in met.values())  # nobody met both
+    assert 0.4 < sum(versions == {2} for versions in met.values()) / len(met) < 0.6
+    assert (release.champion, release.previous, release.challenger) == (2, 1, None)
+    assert verdicts.count(True) == 1
+    assert len(verdicts) >= 3
+    with empty_world.records() as records:
+        ended = records.releases.journal(MODEL)[-1]
+    assert ended.action == "ab_promote"
+    assert "is proved" in ended.reason
+
+
+def logged(wire: Wiring, rows: int) -> bool:
+    with wire.records() as records:
+        return len(records.predictions.since(MODEL, NOON, NOON + timedelta(days=30))) == rows

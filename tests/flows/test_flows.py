@@ -56,6 +56,7 @@ def test_the_first_retrain_makes_a_champion_and_shows_its_gate(first_champion: t
     assert {"live/loss", "live/rows_per_second", "live/memory_bytes", "cost/device_seconds"} <= set(run.data.metrics)
 
 
+@pytest.mark.slow
 def test_a_second_ask_in_an_episode_is_suppressed_and_on_record(world: Wiring) -> None:
     as_of = FIRST + timedelta(days=3)
     first = retrain(MODEL, as_of, Cause.DECAY, "one")
@@ -159,6 +160,7 @@ def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
     assert told.revision == back.revision + 1  # the hand is in the journal
 
 
+@pytest.mark.slow
 def test_a_refused_candidate_is_registered_with_its_reasons(
     world: Wiring, rewrite_spec: Callable[[str, str], None]
 ) -> None:

@@ -19,6 +19,9 @@ def test_each_variant_is_a_version_beside_its_parent_and_serves_only_if_it_passe
         ("1", "bfloat16"),
         ("1", "int8"),
         ("1", "exported"),
+        ("1", "pruned"),
+        ("1", "onnx"),
+        ("1", "compiled"),
     ]
     for one in made:
         evaluation, of_parent, decision = registry.judgement(one)

@@ -56,6 +56,7 @@ def stack(settings: Settings, *only: str) -> Iterator[dict[str, str]]:
     finally:
         if process.poll() is None:
             process.terminate()
+            process.wait(timeout=30)
 
 
 @pytest.fixture
@@ -95,7 +96,8 @@ def test_an_event_becomes_one_retrain_and_a_second_start_goes_on(settings: Setti
         assert [model["serving"]["champion"] for model in served] == [1]
 
     with stack(settings, "prefect", "serving", "herald"):
-        runs = httpx.post(f"http://127.0.0.1:{settings.prefect_port}/api/flow_runs/filter", json={}).json()
+        retrains = {"deployments": {"name": {"any_": ["retrain"]}}}
+        runs = httpx.post(f"http://127.0.0.1:{settings.prefect_port}/api/flow_runs/filter", json=retrains).json()
         assert [run["created_by"]["type"] for run in runs] == ["AUTOMATION", "AUTOMATION"]
         served = httpx.get(f"http://127.0.0.1:{settings.serving_port}/models").json()
         assert [model["serving"]["champion"] for model in served] == [1]

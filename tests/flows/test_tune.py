@@ -34,6 +34,7 @@ batch_size = []
 [gate]"""
 
 
+@pytest.mark.slow
 def test_it_writes_the_best_values_as_a_spec_to_compare_and_changes_nothing(
     world: Wiring, rewrite_spec: Callable[[str, str], None]
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from sqlalchemy import select
 
 from evergreen.adapters.feature_tables import read_examples
@@ -51,6 +52,7 @@ def alter_answers(wire: Wiring, count: int) -> set[str]:
         return {row.example_id for row in rows}
 
 
+@pytest.mark.slow
 def test_a_verdict_has_its_page_and_answers_that_are_not_what_is_learnt_from_are_found(
     world: Wiring, tmp_path: Path
 ) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from evergreen.training.launch import train
-from evergreen.training.parallel import Place, choose_device
 from evergreen.training.predictor import Predictor
+from evergreen.training.run.launch import train
+from evergreen.training.run.parallel import Place, choose_device
 from tests.training_factories import a_job, a_training_set, some_rows
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

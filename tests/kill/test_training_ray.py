@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from evergreen.errors import ConfigurationError, DataError, TrainingStopped
-from evergreen.training.job import Placement, TrainingJob
-from evergreen.training.launch import train
+from evergreen.training.run.job import Placement, TrainingJob
+from evergreen.training.run.launch import train
 from evergreen.types import TrainedModel
 from tests.training_factories import a_job, a_training_set
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from evergreen.spec import ModelSpec, parse_spec
 from evergreen.training.artifact import write_artifact
-from evergreen.training.model import NetworkShape, build_network
+from evergreen.training.data.preprocessing import Coded, Encoder, fit
+from evergreen.training.network.model import NetworkShape, build_network
 from evergreen.training.predictor import ModelDescription, pack
-from evergreen.training.preprocessing import Coded, Encoder, fit
 from evergreen.types import Digest, Prediction
 from serving.metrics import Metrics
 from serving.scoring import prediction_id

@@ -8,7 +8,7 @@ from feast import ValueType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.adapters.online_view import Held, StoredView, Wanted
+from evergreen.adapters.online.view import Held, StoredView, Wanted
 from serving.caches import Cache, FeatureCache, PredictionCache, Said
 from serving.metrics import Metrics
 from tests.serving.serving_factories import counted

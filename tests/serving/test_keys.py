@@ -209,3 +209,18 @@ def test_a_body_that_never_comes_is_given_up(installation: Wiring, monkeypatch: 
         said = slow.recv(4096)
 
     assert said.startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_the_openapi_page_says_where_a_key_is_needed(tmp_path: Path, required: bool) -> None:
+    paths = create_app(Settings(home=tmp_path, require_api_keys=required)).openapi()["paths"]
+
+    told = {path: one.get("security") for path, methods in paths.items() for one in methods.values()}
+    key: list[dict[str, list[str]]] = [{"ApiKey": []}] if required else [{}, {"ApiKey": []}]
+    assert {path for path, security in told.items() if security == key} == {
+        "/predict/{model_name}", "/outcomes/{model_name}", "/models", "/metrics", "/metrics/monitoring"
+    }  # fmt: skip
+    assert {path for path, security in told.items() if security == [{"AdminKey": []}]} == {
+        "/models/{model_name}/rollback"
+    }
+    assert {path for path, security in told.items() if security is None} == {"/health", "/ready"}

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from evergreen.adapters.evidently import drift_report
+from evergreen.adapters.evidently.reports import drift_report
 from evergreen.adapters.feature_tables import content_digest, load_training_set
 from evergreen.gate import decide
 from evergreen.monitoring.performance import live_figures, performance
 from evergreen.settings import Settings
 from evergreen.spec import FairnessConfig, GateConfig, MonitorConfig
-from evergreen.training.job import TrainingJob
-from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.launch import train
 from evergreen.types import Cause, Release, Task, TrainedModel, TrainingSet, Window
 from evergreen.wiring import Wiring
 from serving.features import FeatureLookup
@@ -32,6 +32,8 @@ from serving.scoring import Scorer
 from serving.spool import Spool
 from tasks.gate import evaluate_artifact, evaluate_candidate
 from tests.training_factories import DAYS, FEATURES, START, a_job, a_spec, a_training_set
+
+pytestmark = pytest.mark.slow
 
 RULES = GateConfig(min_rows=100, min_days=2)
 NAMES = ("on time", "late", "very late")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bench import gpu
-from evergreen.training.dataset import open_dataset
-from evergreen.training.parallel import Place
+from evergreen.training.data.dataset import open_dataset
+from evergreen.training.run.parallel import Place
 from tests.training_factories import a_job, a_training_set
 
 

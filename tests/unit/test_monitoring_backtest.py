@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
-from evergreen.monitoring.backtest import History, Moment, Version, play
-from evergreen.monitoring.backtest_figures import (
+from evergreen.monitoring.backtest.broken import FaultFigures
+from evergreen.monitoring.backtest.figures import (
+    FalseAlarms,
     false_alarms,
     lower_share,
     random_gains,
@@ -18,10 +20,12 @@ from evergreen.monitoring.backtest_figures import (
     shuffled_days,
     upper_share,
 )
-from evergreen.monitoring.backtest_fit import cheapest_enough, fitted_spec, routines
-from evergreen.monitoring.backtest_policies import answers, at, by_spec, every, never
-from evergreen.monitoring.backtest_report import BacktestReport, page, table
-from evergreen.monitoring.rehearsals import Span, cuts, real, shuffled
+from evergreen.monitoring.backtest.fit import cheapest_enough, fitted_spec, routines
+from evergreen.monitoring.backtest.page import render
+from evergreen.monitoring.backtest.play import History, Moment, Version, play
+from evergreen.monitoring.backtest.policies import answers, at, by_spec, every, never
+from evergreen.monitoring.backtest.rehearsals import Span, cuts, real, shuffled
+from evergreen.monitoring.backtest.report import BacktestReport, table
 from evergreen.spec import ModelSpec, parse_spec
 from evergreen.types import Remedy
 
@@ -30,7 +34,7 @@ SPAN = Span(FIRST, FIRST + timedelta(weeks=10), 7)
 ROWS_A_DAY = 200
 
 
-def a_spec(**monitor: float) -> ModelSpec:
+def a_spec(**monitor: Any) -> ModelSpec:
     return parse_spec(
         {
             "model": {"name": "m"},
@@ -68,7 +72,7 @@ def history(drop_week: int | None = None) -> History:
     """The model of a slot knows the shift once two weeks of it were there to learn from."""
     known = rows(drop_week)
 
-    def scores(slot: int, tuned: tuple[int, ...]) -> NDArray[np.float64]:
+    def scores(slot: int, tuned: tuple[int, ...], _end: int) -> NDArray[np.float64]:
         newest = max(slot, *tuned) if tuned else slot
         learnt = 1.0 if drop_week is not None and newest >= drop_week + 1 else 0.0
         return np.asarray(1 / (1 + np.exp(-(known["odds"].to_numpy() + learnt))))
@@ -141,15 +145,19 @@ def test_figures_are_shares_of_weekly_retrainings_gain() -> None:
     assert np.average(found["once"].curve, weights=rows_played) == pytest.approx(found["once"].log_loss)
 
 
+def bounds_of(losses: NDArray[np.float64]) -> tuple[float, float]:
+    return float(losses[0].sum()), float(np.diagonal(losses).sum())
+
+
 def test_random_policies_gain_less_than_the_one_that_was_right() -> None:
     past = history(drop_week=4)
     losses = np.stack([past.losses(slot) for slot in range(past.weeks)])
 
-    gains = random_gains(losses, retrains=1, draws=200, seed=0)
+    gains = random_gains(losses, retrains=1, draws=200, seed=0, bounds=bounds_of(losses))
 
     assert gains.max() == pytest.approx(1.0)
     assert np.median(gains) < 0.9
-    assert (gains == random_gains(losses, retrains=1, draws=200, seed=0)).all()
+    assert (gains == random_gains(losses, retrains=1, draws=200, seed=0, bounds=bounds_of(losses))).all()
 
 
 def test_shuffling_moves_whole_days_and_keeps_each() -> None:
@@ -164,18 +172,36 @@ def test_shuffling_moves_whole_days_and_keeps_each() -> None:
 
 
 def copies(drop_week: int | None, count: int = 4) -> list[History]:
-    def train(given: pd.DataFrame, cut: datetime) -> NDArray[np.float64]:
-        assert given["event_timestamp"].max() < pd.Timestamp(FIRST)
-        return np.asarray(1 / (1 + np.exp(-rows(drop_week)["odds"].to_numpy())))
+    """Their models know nothing of a shift, newer ones as little as the first."""
 
-    return [shuffled(rows(drop_week), SPAN, train, seed) for seed in range(count)]
+    def copy(seed: int) -> History:
+        dealt = shuffled(rows(drop_week), seed)
+        said = np.asarray(1 / (1 + np.exp(-dealt["odds"].to_numpy())))
+        return real(dealt, SPAN, lambda _slot, _tuned, _end: said)
+
+    return [copy(seed) for seed in range(count)]
+
+
+def test_a_challenger_that_knows_more_is_an_alarm_and_where_nothing_is_new_there_is_none() -> None:
+    for kind in ("retrain", "fine_tune"):
+        spec = a_spec(challenger=kind, min_challenger_gain=0.002, min_probe_gain=0.5)
+        rotten, sound = (play(history(week), by_spec(spec)) for week in (4, None))
+
+        # In the week after the shift the newest model has not seen it either; the week after that it has.
+        assert rotten.alarms[0] == 6
+        assert rotten.retrains[0] == 6
+        assert sound.alarms == ()
+        assert false_alarms(copies(None), spec).alarms == 0
 
 
 def test_on_shuffled_copies_alarms_are_counted_and_nothing_is_retrained() -> None:
-    alarms, weeks = false_alarms(copies(None), a_spec(min_probe_gain=0.002))
+    quiet = false_alarms(copies(None), a_spec(min_probe_gain=0.002))
+    loud = false_alarms(copies(None), a_spec(min_probe_gain=0.002, max_calibration_gap=1e-6, max_age_days=1))
 
-    assert weeks == 4 * 9
-    assert alarms <= 1
+    assert quiet.weeks == loud.weeks == 4 * 9
+    assert quiet.alarms <= 1
+    assert loud.alarms == loud.by_rule["[monitor].max_calibration_gap = 1e-06"] == 4 * 9
+    assert not any("max_age_days" in rule for rule in loud.by_rule)
 
 
 def test_the_smallest_gain_within_the_budget_is_chosen() -> None:
@@ -210,10 +236,12 @@ def test_the_page_shows_every_policy_and_what_thresholds_were_fitted_on() -> Non
         spec,
         spec,
         found,
-        random_gains(losses, 1, 50, 0),
-        {"fitted": (1, 100)},
+        dict.fromkeys(("alone", "between"), random_gains(losses, 1, 50, 0, bounds_of(losses))),
+        {"fitted": FalseAlarms(1, 100, {"[monitor].a_rule = 1": 1})},
         slots=SPAN.slots,
         fitted_on=(FIRST - timedelta(weeks=5), FIRST),
+        faults=(FaultFigures(name="wind: <lost>", windows=10, caught=9, remedies=0),),
+        unbroken={1: (), 2: ()},
     )
 
     shown = table(report)
@@ -221,7 +249,12 @@ def test_the_page_shows_every_policy_and_what_thresholds_were_fitted_on() -> Non
     assert [line.split("|")[1].strip() for line in shown.splitlines()[2:5]] == ["never", "weekly", "fitted"]
     assert "0.26 (" in shown
     assert str(report.fitted_on) in shown
-    assert page(report).count("<polyline") == 2
+    shown = render(report)
+    assert shown.count("<polyline") == 4  # never and the fitted one, wide and narrow
+    assert "wind: &lt;lost&gt;" in shown
+    assert "9 of 10" in shown
+    assert "in the 100 shuffled weeks, fitted: [monitor].a_rule = 1 in 1" in shown
+    assert "In 2 looks at the data as it came, called broken: nothing." in shown
 
 
 def test_a_cheap_remedy_serves_on_between_retrains() -> None:
@@ -249,16 +282,13 @@ def test_a_recalibration_is_fitted_on_outcomes_that_were_known_and_not_learnt_fr
 
 def test_a_routine_that_is_enough_is_taken_before_a_dearer_one() -> None:
     tried = routines(a_spec())
-    costs = [100.0, 91.0, 95.0, 90.0, 96.0]
 
-    chosen = cheapest_enough(list(zip(tried, costs, strict=True)))
-    dearer = cheapest_enough(list(zip(tried, [100.0, 98.0, 95.0, 90.0, 96.0], strict=True)))
-    nothing = cheapest_enough([(spec, 100.0 + n) for n, spec in enumerate(tried)])
+    chosen, dearer, none = (
+        cheapest_enough(list(zip(tried, losses, strict=True))).remedy.routine
+        for losses in ([100.0, 91.0, 90.0], [100.0, 98.0, 90.0], [100.0, 101.0, 102.0])
+    )
 
-    assert chosen.remedy.routine == Remedy.RECALIBRATE
-    assert dearer.remedy.routine == Remedy.FINE_TUNE
-    assert dearer.remedy.tune_rate_share == 0.1
-    assert nothing.remedy.routine is None
+    assert (chosen, dearer, none) == (Remedy.RECALIBRATE, Remedy.FINE_TUNE, None)
 
 
 def test_the_routine_is_done_at_every_check_and_is_no_alarm() -> None:

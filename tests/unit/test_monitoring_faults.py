@@ -69,6 +69,19 @@ def test_degrees_in_another_unit_are_found_at_the_hour_they_begin(hour: int) -> 
     assert abs(fault.since - at_hour(hour)) <= timedelta(hours=1)
 
 
+def test_degrees_that_hours_and_days_have_jumped_as_far_before_are_found_between_weeks() -> None:
+    def stormy(frame: pd.DataFrame) -> pd.DataFrame:
+        """One morning in a reference of weeks fell by as much as the conversion falls."""
+        morning = frame["event_timestamp"].dt.floor("D") == FIRST + 3 * WEEK
+        return frame.assign(warmth=frame["warmth"].where(~morning, frame["warmth"] - 45))
+
+    celsius = CURRENT.assign(warmth=(CURRENT["warmth"] - 32) * 5 / 9)
+    [fault] = find_faults(stormy(REFERENCE), RECENT, celsius, INPUTS)
+
+    assert (fault.kind, fault.column) == ("unit", "warmth")
+    assert "over 168 hours" in fault.reason
+
+
 def test_a_unit_that_leaves_the_range_is_found() -> None:
     found = faults_of(from_hour(20, "warmth", lambda f: f * 100))
 

@@ -22,7 +22,7 @@ def answers(rows: int = 700, *, version: int = 1, bias: float = 0.0, seed: int =
     chance = rng.uniform(0.05, 0.6, rows)
     return pd.DataFrame(
         {
-            "event_timestamp": pd.date_range(START, periods=rows, freq=f"{7 * 1440 // rows}min"),
+            "event_timestamp": pd.date_range(START, periods=rows, freq=f"{7 * 86_400 // rows}s"),
             "version": version,
             "score": np.clip(chance + bias, 0.01, 0.99),
             "label": (rng.uniform(size=rows) < chance).astype(float),
@@ -121,3 +121,19 @@ def test_live_figures_of_a_version_that_answered_nothing_are_empty() -> None:
     found = live_figures(answers().assign(latency_ms=1.0), 9)
 
     assert (found.rows, found.labelled, found.scores, found.p99_latency_ms) == (0, 0, None, 0.0)
+
+
+def test_beyond_a_bound_the_figures_are_of_a_drawn_share_of_each_day_and_the_counts_of_all() -> None:
+    frame = answers(20_000).assign(example_id=[f"e{n}" for n in range(20_000)])
+    whole, drawn, again = (
+        report(frame, config=CONFIG.model_copy(update={"figure_rows": rows})) for rows in (20_000, 5_000, 5_000)
+    )
+
+    assert drawn == again
+    assert (drawn.served, drawn.labelled, drawn.days) == (whole.served, whole.labelled, whole.days)
+    assert whole.figured == whole.labelled
+    assert drawn.figured == pytest.approx(whole.labelled / 4, abs=10)
+    for name, interval in whole.intervals.items():
+        assert drawn.intervals[name].figure == pytest.approx(interval.figure, abs=0.03), name
+    for one, other in zip(drawn.by_day, whole.by_day, strict=True):
+        assert one.rows == pytest.approx(other.rows / 4, abs=10)

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evergreen.errors import SpecError
 from evergreen.monitoring.policy import decide
 from evergreen.spec import ModelSpec, parse_spec
 from evergreen.types import (
     Cause,
+    ChallengerReport,
     DriftReport,
     DriftVerdict,
     Evaluation,
@@ -45,7 +48,7 @@ def check_of(decision: RetrainDecision, performance: PerformanceReport) -> Watch
     )
 
 
-def a_spec(*, cooldown_days: float = 14, **monitor: float) -> ModelSpec:
+def a_spec(*, cooldown_days: float = 14, **monitor: Any) -> ModelSpec:
     return parse_spec(
         {
             "model": {"name": "flight_delay"},
@@ -110,6 +113,7 @@ def look(
     drift: DriftReport | None = None,
     age_days: float = 10,
     faults: Sequence[Fault] = (),
+    challenger: ChallengerReport | None = None,
 ) -> RetrainDecision:
     as_of = performance.window.end + timedelta(hours=6)
     return decide(
@@ -128,6 +132,7 @@ def look(
         trained_until=as_of - timedelta(days=age_days),
         history=history,
         faults=faults,
+        challenger=challenger,
     )
 
 
@@ -399,6 +404,21 @@ def test_a_gain_of_recalibration_that_is_sure_alarms() -> None:
 
     assert not shown.alarms
     assert [alarm.rule for alarm in alarmed.alarms] == ["[monitor].min_probe_gain = 0.01"]
+
+
+def test_a_challengers_gain_alarms_only_by_its_lower_bound_and_where_the_spec_asks() -> None:
+    known = {"learnt_until": FIRST, "rows": 5_000, "days": 7, "cpu_seconds": 3.0}
+    clear, chance = (ChallengerReport(kind="retrain", gain=0.02, gain_low=low, **known) for low in (0.011, -0.002))
+    asked = a_spec(challenger="retrain", min_challenger_gain=0.01)
+
+    assert [alarm.rule for alarm in look(served(), asked, challenger=clear).alarms] == [
+        "[monitor].min_challenger_gain = 0.01"
+    ]
+    assert not look(served(), asked, challenger=chance).alarms
+    assert not look(served(), a_spec(challenger="retrain"), challenger=clear).alarms
+    assert "no challenger was made" in " ".join(look(served(), asked).reasons)
+    with pytest.raises(SpecError, match="min_challenger_gain needs a challenger"):
+        a_spec(min_challenger_gain=0.01)
 
 
 def test_the_calibrated_verdict_decides_on_drift_where_there_is_one() -> None:

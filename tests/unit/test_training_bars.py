@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from evergreen.training.bars import TrainingBars
+from evergreen.training.progress.bars import TrainingBars
 from evergreen.types import Progress
 
 

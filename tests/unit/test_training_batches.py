@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.training.batches import BatchOrder, Noise, noise_for, share_of
+from evergreen.training.data.batches import BatchOrder, Noise, noise_for, share_of
 
 sizes = st.integers(1, 300)
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from evergreen.errors import CheckpointError
-from evergreen.training.checkpoint import MANIFEST, Checkpoints
-from evergreen.training.parallel import Place
+from evergreen.training.run.checkpoint import MANIFEST, Checkpoints
+from evergreen.training.run.parallel import Place
 from tests.factories import a_digest
 
 ALONE = Place(0, 1, torch.device("cpu"))
@@ -147,7 +147,7 @@ def test_a_disk_that_refuses_is_named_at_the_next_occasion(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     checkpoints = some_checkpoints(tmp_path, steps=())
-    monkeypatch.setattr("evergreen.training.checkpoint.write_durably", full)
+    monkeypatch.setattr("evergreen.training.run.checkpoint.write_durably", full)
     checkpoints.save(1, tensors(1.0), {})
 
     with pytest.raises(CheckpointError, match=r"could not be written to .*No space left on device.*Make room"):

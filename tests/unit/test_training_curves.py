@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from evergreen.training.curves import FEW_ROWS, Curves
+from evergreen.training.data.curves import FEW_ROWS, Curves
 
 CELLS = st.floats(width=32)
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evergreen.errors import DataError
-from evergreen.training import columns, preprocessing
-from evergreen.training.dataset import open_dataset
-from evergreen.training.preprocessing import Encoder
+from evergreen.training.data import columns, preprocessing
+from evergreen.training.data.dataset import open_dataset
+from evergreen.training.data.preprocessing import Encoder
 from tests.training_factories import a_job, a_training_set, columns_of
 
 

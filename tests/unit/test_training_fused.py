@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from evergreen.training.fused import FusedNetwork
-from evergreen.training.model import NetworkShape, Rows, build_network
+from evergreen.training.network.fused import FusedNetwork
+from evergreen.training.network.model import NetworkShape, Rows, build_network
 
 
 def a_shape(**changes: object) -> NetworkShape:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evergreen.training.job import SPREAD, TrainingJob
+from evergreen.training.run.job import SPREAD, TrainingJob
 from tests.factories import a_digest
 from tests.training_factories import a_job, a_training_set
 
@@ -56,7 +56,7 @@ def test_it_survives_json(job: TrainingJob) -> None:
 
 
 def test_asking_for_a_training_does_not_import_torch() -> None:
-    code = "import sys, evergreen.training.launch, evergreen.training.artifact; print('torch' in sys.modules)"
+    code = "import sys, evergreen.training.run.launch, evergreen.training.artifact; print('torch' in sys.modules)"
 
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
-from evergreen.training.label import Label, fit
+from evergreen.training.data.label import Label, fit
 from evergreen.types import Task
 from tests.training_factories import a_spec
 

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,11 @@ import pytest
 from evergreen.errors import DataError, TrainingAbandoned, TrainingFailed
 from evergreen.evaluation import score_rows
 from evergreen.training.artifact import artifact_digest
-from evergreen.training.columns import Snapshot
-from evergreen.training.job import TrainingJob
-from evergreen.training.launch import train
+from evergreen.training.data.columns import Snapshot
 from evergreen.training.predictor import Predictor
+from evergreen.training.run import launch
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.launch import train
 from evergreen.types import Progress, Rates, TrainedModel, TrainingSet
 from tests.training_factories import a_job, a_training_set, some_rows
 
@@ -246,6 +248,21 @@ def test_two_who_ask_at_once_get_one_training(rows: TrainingSet, tmp_path: Path)
     assert results[0] == results[1]
     assert sum(line.startswith("training on") for line in lines) == 1
     assert sum(line.startswith("waiting: ") for line in lines) == 1
+
+
+def test_a_run_cut_down_when_its_model_was_made_gives_the_model(
+    rows: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = launch._run
+
+    def cut_down_at_the_end(*arguments: Any) -> None:
+        run(*arguments)
+        raise TrainingFailed("ended with signal SIGTERM")
+
+    monkeypatch.setattr(launch, "_run", cut_down_at_the_end)
+    job = a_job(tmp_path, rows, ranks=1)
+
+    assert train(job, lambda _: None).digest == artifact_digest(job.model_path)
 
 
 def test_an_error_in_the_rows_crosses_the_processes_as_what_it_is(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from evergreen.training.listeners import BACKLOG, Listener
+from evergreen.training.progress.listeners import BACKLOG, Listener
 from evergreen.types import Progress
 
 

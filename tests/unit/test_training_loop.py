@@ -4,11 +4,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.training.batches import noise_for
-from evergreen.training.label import Label
+from evergreen.training.data.batches import noise_for
+from evergreen.training.data.label import Label
 from evergreen.training.loop import Batch
-from evergreen.training.model import Disturbance, Rows, build_network
-from evergreen.training.objective import answer
+from evergreen.training.network.model import Disturbance, Rows, build_network
+from evergreen.training.network.objective import answer
 from tests.unit.test_training_model import a_shape, some_inputs
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from evergreen.training.batches import noise_for
-from evergreen.training.model import (
+from evergreen.training.data.batches import noise_for
+from evergreen.training.network.model import (
     Disturbance,
     NetworkShape,
     PiecewiseLinearEmbedding,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from evergreen import figures
-from evergreen.training.label import Label
-from evergreen.training.objective import answers_of, row_losses, summed_losses
+from evergreen.training.data.label import Label
+from evergreen.training.network.objective import answers_of, row_losses, summed_losses
 
 BINARY = Label()
 MULTICLASS = Label(task="multiclass", classes=("on time", "late", "very late"))

@@ -13,10 +13,10 @@ import torch
 
 from evergreen.errors import ArtifactError
 from evergreen.training.artifact import artifact_digest
-from evergreen.training.job import TrainingJob
-from evergreen.training.parallel import Place
 from evergreen.training.predictor import Predictor, _load_pyfunc
-from evergreen.training.worker import train_rank
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.parallel import Place
+from evergreen.training.run.worker import train_rank
 from tests.factories import a_digest
 from tests.training_factories import a_job, a_training_set, some_rows
 

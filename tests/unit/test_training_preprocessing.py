@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
-from evergreen.training.preprocessing import Coded, Encoder, Preprocessing, category_key, fit
+from evergreen.training.data.preprocessing import Coded, Encoder, Preprocessing, category_key, fit
 
 NAN = float("nan")
 

@@ -10,11 +10,11 @@ import pytest
 
 from evergreen.errors import ArtifactError, DataError
 from evergreen.recalibration import recalibrated
-from evergreen.training.job import Base, TrainingJob
+from evergreen.training.data.preprocessing import code, numbers
 from evergreen.training.predictor import Predictor
-from evergreen.training.preprocessing import code, numbers
 from evergreen.training.recalibrate import recalibrate, unlearnt
-from evergreen.training.worker import train_rank
+from evergreen.training.run.job import Base, TrainingJob
+from evergreen.training.run.worker import train_rank
 from evergreen.types import Remedy, TrainedModel, TrainingSet, Window
 from tests.training_factories import FEATURES, START, a_job, a_training_set, some_rows
 

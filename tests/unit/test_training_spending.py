@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from evergreen.training.gauges import packages
-from evergreen.training.parallel import Place
-from evergreen.training.spending import EVERY_SECONDS, LAUNCHER, Note, metered, note_launcher, spent, total
+from evergreen.training.run.gauges import packages
+from evergreen.training.run.parallel import Place
+from evergreen.training.run.spending import EVERY_SECONDS, LAUNCHER, Note, metered, note_launcher, spent, total
 from evergreen.types import Rates
 
 CPU = torch.device("cpu")
@@ -84,8 +84,8 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from evergreen.training.parallel import Place
-from evergreen.training import spending
+from evergreen.training.run.parallel import Place
+from evergreen.training.run import spending
 spending.EVERY_SECONDS = 0.05
 with spending.metered(Path(sys.argv[1]), time.time(), Place(0, 1, torch.device("cpu"))):
     while True:

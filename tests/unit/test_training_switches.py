@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from evergreen.errors import TooLittleMemory, TrainingFailed
-from evergreen.training import guards, loop
-from evergreen.training.batches import BatchOrder
-from evergreen.training.dataset import open_dataset
-from evergreen.training.job import TrainingJob
+from evergreen.training import loop
+from evergreen.training.data.batches import BatchOrder
+from evergreen.training.data.dataset import open_dataset
+from evergreen.training.data.preprocessing import Encoder
 from evergreen.training.loop import TrainState
-from evergreen.training.model import NetworkShape, build_network
-from evergreen.training.parallel import Place
-from evergreen.training.preprocessing import Encoder
-from evergreen.training.worker import shape_of, train_rank
+from evergreen.training.network.model import NetworkShape, build_network
+from evergreen.training.run import guards
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.parallel import Place
+from evergreen.training.run.worker import shape_of, train_rank
 from evergreen.types import TrainedModel, TrainingSet
 from tests.training_factories import a_job, a_spec, a_training_set
 

@@ -5,16 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from evergreen.errors import DataError
-from evergreen.training.artifact import WEIGHTS_FILE, read_artifact, write_artifact
-from evergreen.training.job import TrainingJob
-from evergreen.training.predictor import Predictor, as_variant_of
-from evergreen.training.variants import VARIANTS, Variant
-from evergreen.training.worker import train_rank
+from evergreen.errors import ArtifactError, DataError
+from evergreen.training.artifact import MODEL_FILE, PROGRAM_FILE, WEIGHTS_FILE, read_artifact, write_artifact
+from evergreen.training.network.model import NetworkShape, Rows, build_network
+from evergreen.training.network.pruning import pruned
+from evergreen.training.network.variants import VARIANTS
+from evergreen.training.predictor import ModelDescription, Predictor, as_variant_of
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.worker import train_rank
 from tests.training_factories import a_job, a_training_set, some_rows
 
-VARIES: dict[Variant, float] = {"plain": 0.0, "bfloat16": 0.02, "int8": 0.05, "exported": 1e-6}
+VARIES = {"plain": 0.0, "bfloat16": 0.02, "int8": 0.05, "exported": 1e-6, "pruned": 0.6, "onnx": 1e-6, "compiled": 1e-6}
+MADE = [pytest.param(name, marks=pytest.mark.slow if name == "compiled" else ()) for name in VARIANTS]
+"""A compiler takes half a minute."""
+
+
+SHAPE = NetworkShape(
+    numerics=3, indicators=1, cardinalities=(4,), hidden=(8, 4), dropout=0.0, input_noise=0.0, embedding_bins=4,
+    embedding_width=2, members=2,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +36,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
     return job
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_variant_answers_nearly_as_its_parent(job: TrainingJob, tmp_path: Path, variant: Variant) -> None:
+@pytest.mark.parametrize("variant", MADE)
+def test_a_variant_answers_nearly_as_its_parent(job: TrainingJob, tmp_path: Path, variant: str) -> None:
     parent = Predictor.load(job.model_path)
     digest = write_artifact(tmp_path / "made", as_variant_of(read_artifact(Path(job.model_path)), variant))
     made = Predictor.load(tmp_path / "made", digest)
@@ -40,11 +51,64 @@ def test_a_variant_answers_nearly_as_its_parent(job: TrainingJob, tmp_path: Path
 
 def test_a_variant_has_its_parents_weights_and_a_digest_of_its_own(job: TrainingJob, tmp_path: Path) -> None:
     files = read_artifact(Path(job.model_path))
-    made = {one: as_variant_of(files, one) for one in VARIANTS}
+    made = {one: as_variant_of(files, one) for one in VARIANTS if one != "compiled"}
 
-    assert all(one[WEIGHTS_FILE] == files[WEIGHTS_FILE] for one in made.values())
+    assert {one for one, its in made.items() if its[WEIGHTS_FILE] != files[WEIGHTS_FILE]} == {"pruned"}
+    assert {one for one, its in made.items() if PROGRAM_FILE in its} == {"onnx"}
     assert made["plain"] == files
-    assert len({write_artifact(tmp_path / name, one) for name, one in made.items()}) == len(VARIANTS)
+    assert len({write_artifact(tmp_path / name, one) for name, one in made.items()}) == len(made)
+
+
+def test_units_that_carry_nothing_are_what_pruning_takes() -> None:
+    network = build_network(SHAPE, seed=3)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.endswith("layers.1.weight"):
+                weight[:, [0, 3, 5, 6]] = 0.0
+            if name.endswith("deep.weight"):
+                weight[:, [1, 2]] = 0.0
+    smaller = pruned(network)
+    rows = Rows(torch.randn(20, 3), torch.zeros(20, 1), torch.randint(0, 4, (20, 1)))
+
+    assert smaller.shape.hidden == (4, 2)
+    assert network.shape.hidden == (8, 4)
+    torch.testing.assert_close(smaller(rows), network(rows))
+
+
+def test_a_program_that_was_altered_or_taken_out_is_refused(job: TrainingJob, tmp_path: Path) -> None:
+    files = as_variant_of(read_artifact(Path(job.model_path)), "onnx")
+    digest = write_artifact(tmp_path / "made", files)
+    (tmp_path / "made" / PROGRAM_FILE).write_bytes(files[PROGRAM_FILE][:-1] + b"!")
+    with pytest.raises(ArtifactError, match="its bytes changed"):
+        Predictor.load(tmp_path / "made", digest)
+    (tmp_path / "made" / PROGRAM_FILE).unlink()
+    with pytest.raises(ArtifactError, match="its bytes changed"):
+        Predictor.load(tmp_path / "made", digest)
+    with pytest.raises(ArtifactError, match="without its program"):
+        Predictor.load(tmp_path / "made")
+
+
+def test_a_program_for_another_machine_is_refused_by_name(job: TrainingJob, tmp_path: Path) -> None:
+    files = read_artifact(Path(job.model_path))
+    described = ModelDescription.model_validate_json(files[MODEL_FILE])
+    elsewhere = described.model_copy(update={"variant": "compiled", "machine": "riscv64 DEFAULT, torch 1.0"})
+    made = {**files, MODEL_FILE: elsewhere.model_dump_json().encode(), PROGRAM_FILE: b"never looked at"}
+    write_artifact(tmp_path / "made", made)
+
+    with pytest.raises(ArtifactError, match=r"compiled for riscv64 DEFAULT, torch 1\.0, this is"):
+        Predictor.load(tmp_path / "made")
+
+
+@pytest.mark.parametrize(("name", "missing", "told"), [
+    ("onnx", "find_spec", r"evergreen\[onnx\]"), ("compiled", "shutil.which", r"C\+\+ compiler"),
+])  # fmt: skip
+def test_what_cannot_be_made_here_says_what_is_missing(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch, name: str, missing: str, told: str
+) -> None:
+    monkeypatch.setattr(f"evergreen.training.network.programs.{missing}", lambda _: None)
+
+    with pytest.raises(DataError, match=told):
+        as_variant_of(read_artifact(Path(job.model_path)), name)
 
 
 def test_a_variant_nobody_knows_is_refused_by_name(job: TrainingJob) -> None:

@@ -1,0 +1,65 @@
+"""Thresholds for a model's file, fitted on a part of history that no reported figure uses.
+
+The routine is the cheapest remedy that, done at every check of that part, brings most of what the best one brings. The
+rate a fine-tune learns at is the file's and not fitted: a young model gains by a high one, and what that forgets shows
+after a short span has ended. The gain that a probe, and a challenger where the file asks for one, must show is the
+smallest whose false alarms keep the alarm budget on shuffled copies. The age makes the calendar's own share of retrains
+the retrain budget's. Pure. Called by `tasks/plays.py`.
+"""
+
+from collections.abc import Sequence
+
+from evergreen.monitoring.backtest.figures import false_alarms, upper_share
+from evergreen.monitoring.backtest.play import History
+from evergreen.spec import ModelSpec
+from evergreen.types import Remedy
+
+ENOUGH = 0.9
+"""A cheaper routine with this share of the best one's gain is taken."""
+MONITOR_KEYS = ("max_calibration_gap", "min_probe_gain", "min_challenger_gain", "max_age_days")
+REMEDY_KEYS = ("routine",)
+
+
+def routines(spec: ModelSpec) -> tuple[ModelSpec, ...]:
+    """The spec with each routine to try, the cheapest first; the first has none."""
+    tried = (None, Remedy.RECALIBRATE, Remedy.FINE_TUNE)
+    return tuple(
+        spec.model_copy(update={"remedy": spec.remedy.model_copy(update={"routine": routine})}) for routine in tried
+    )
+
+
+def cheapest_enough(tried: Sequence[tuple[ModelSpec, float]]) -> ModelSpec:
+    """Of specs with the loss of each, in the order of `routines`, the first that gains most of what the best one gains."""
+    losses = [loss for _, loss in tried]
+    best = losses[0] - min(losses)
+    return next(spec for spec, loss in tried if losses[0] - loss >= ENOUGH * best)
+
+
+def fitted_spec(
+    spec: ModelSpec, tried: Sequence[tuple[ModelSpec, float]], copies: Sequence[History], gains: Sequence[float]
+) -> ModelSpec:
+    """The spec with fitted `[monitor]` and `[remedy]`; `tried` are `routines` with the loss of each over the fitting part.
+
+    `copies` are shuffled copies of that part. The upper bound of the false-alarm rate must be within the budget; where no
+    probe gain is, alarms are left to the age alone.
+    """
+    config, remedy = spec.backtest, cheapest_enough(tried).remedy
+    weeks = int(-(-1 / config.max_retrain_share // 1))
+    calm = {
+        "max_calibration_gap": 1.0,
+        "max_log_loss_rise": None,
+        "max_drift_share": None,
+        "min_probe_gain": None,
+        "min_challenger_gain": None,
+        "max_age_days": weeks * spec.monitor.window_days,
+    }
+    found = spec.model_copy(update={"monitor": spec.monitor.model_copy(update=calm), "remedy": remedy})
+    keys = ("min_probe_gain", *(["min_challenger_gain"] if spec.monitor.challenger else []))
+    for key in keys:
+        for gain in sorted(gains):
+            tried_one = found.model_copy(update={"monitor": found.monitor.model_copy(update={key: gain})})
+            false = false_alarms(copies, tried_one)
+            if upper_share(false.alarms, false.weeks) <= 1 / config.weeks_per_false_alarm:
+                found = tried_one
+                break
+    return found
