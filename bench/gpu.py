@@ -28,10 +28,10 @@ from bench.training import AS_OF, started
 from evergreen.settings import ROOT
 from evergreen.spec import TrainConfig, load_spec
 from evergreen.training import loop
-from evergreen.training.dataset import Dataset, open_dataset
-from evergreen.training.job import TrainingJob
+from evergreen.training.data.dataset import Dataset, open_dataset
 from evergreen.training.loop import Batch, TrainState
-from evergreen.training.parallel import Place
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.parallel import Place
 
 NOT_RUN = "not run: this machine has no CUDA device"
 STEPS, WARM_STEPS = 200, 20

@@ -2,7 +2,7 @@
 
 `python -m bench.monitoring` measures 10,000, 100,000 and 1,000,000 predictions of 20 features; `--no-preset-at-1m` leaves
 out the one run of the preset that takes a minute and a half. Beside the verdict: the figures of as many answers with all
-outcomes in, their intervals, slices and the estimate without outcomes, calibrated on as many earlier ones.
+outcomes in (of `[monitor].figure_rows` of them), their intervals, slices and the estimate without outcomes.
 Every figure has a process of its own. Time is CPU seconds, the best of three (of the preset one run); memory is how far
 the resident set rose above what it was with the rows loaded, the kernel's own peak, in the first run of its process.
 """
@@ -59,6 +59,7 @@ def rows_of(count: int, days: int, first: int, seed: int) -> pd.DataFrame:
     names = np.array([f"name {n}" for n in range(40)], dtype=object)
     for i in range(CATEGORIES):
         columns[f"category_{i}"] = names[np.minimum(random.geometric(0.1, size=count), 40) - 1]
+    columns["example_id"] = [f"row {n}" for n in range(count)]
     columns["version"] = 1
     columns["score"] = random.beta(2, 6, size=count)
     columns["label"] = (random.random(count) < columns["score"]).astype(float)

@@ -32,9 +32,9 @@ from evergreen.adapters.feature_tables import build_training_set, load_training_
 from evergreen.evaluation import score_rows
 from evergreen.settings import ROOT, Settings
 from evergreen.spec import ModelSpec
-from evergreen.training.job import TrainingJob
-from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.launch import train
 from evergreen.types import TrainingSet
 from evergreen.wiring import Wiring, code_revision
 

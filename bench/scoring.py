@@ -27,13 +27,13 @@ from bench.record import record
 from bench.snapshot import repeated, snapshot
 from evergreen.settings import ROOT
 from evergreen.spec import load_spec
-from evergreen.training.job import TrainingJob
-from evergreen.training.label import Label
-from evergreen.training.launch import train
-from evergreen.training.model import Rows, build_network
-from evergreen.training.objective import answer
+from evergreen.training.data.label import Label
+from evergreen.training.data.preprocessing import Column, Encoder
+from evergreen.training.network.model import Rows, build_network
+from evergreen.training.network.objective import answer
 from evergreen.training.predictor import Predictor
-from evergreen.training.preprocessing import Column, Encoder
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.launch import train
 from evergreen.types import TrainedModel
 
 AS_OF = datetime(2013, 12, 31, tzinfo=UTC)

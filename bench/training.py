@@ -31,19 +31,19 @@ from bench.snapshot import repeated, snapshot
 from evergreen.settings import ROOT
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.training import loop
-from evergreen.training.batches import CATEGORY_DROPOUT, BatchOrder
-from evergreen.training.checkpoint import Checkpoints
-from evergreen.training.dataset import Dataset, Part, open_dataset
-from evergreen.training.job import TrainingJob
-from evergreen.training.keeper import Keeper, Notice
-from evergreen.training.label import Label
-from evergreen.training.launch import train
+from evergreen.training.data.batches import CATEGORY_DROPOUT, BatchOrder
+from evergreen.training.data.dataset import Dataset, Part, open_dataset
+from evergreen.training.data.label import Label
+from evergreen.training.data.preprocessing import Encoder
 from evergreen.training.loop import Batch, TrainState
-from evergreen.training.model import Disturbance, Network, Rows, build_network, parameter_groups
-from evergreen.training.objective import summed_losses
-from evergreen.training.parallel import Place, process_group
-from evergreen.training.preprocessing import Encoder
-from evergreen.training.worker import shape_of
+from evergreen.training.network.model import Disturbance, Network, Rows, build_network, parameter_groups
+from evergreen.training.network.objective import summed_losses
+from evergreen.training.run.checkpoint import Checkpoints
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.keeper import Keeper, Notice
+from evergreen.training.run.launch import train
+from evergreen.training.run.parallel import Place, process_group
+from evergreen.training.run.worker import shape_of
 from evergreen.types import TrainingSet
 
 AS_OF = datetime(2013, 12, 31, tzinfo=UTC)

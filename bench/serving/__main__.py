@@ -5,7 +5,8 @@ Evergreen with the features in the request and with Feast's online features on S
 `models serve`, BentoML, Ray Serve and a bare FastAPI route that calls the model. Evergreen logs every answer, the others
 log nothing. Each answer is first compared with the model's own. Closed loop with one connection and with `CONNECTIONS`:
 the latter is its saturation, beside which stands the CPU time a row takes, which says the same of a machine that others
-use too. Open loop at half of it. A way that does not run is named with its reason. Prints a table
+use too, and of it the first thread's: in a server of one process, the event loop's. Open loop at half of it, after a
+warm-up at that pace. A way that does not run is named with its reason. Prints a table
 and writes `reports/bench/serving.json`.
 """
 
@@ -83,14 +84,16 @@ def measured(way: Way, home: Path, installation: Installation, core: int, second
                 raise DoesNotRunError(f"it says {said} where the model says {score}")
         closed_loop(server.port, requests, CONNECTIONS, seconds / 3)  # warm
         alone = closed_loop(server.port, requests, 1, seconds / 2)
-        before = server.cpu_seconds()
+        before, loop_before = server.cpu_seconds(), server.loop_seconds()
         full = closed_loop(server.port, requests, CONNECTIONS, seconds)
-        cpu_seconds = server.cpu_seconds() - before
-        half = open_loop(server.port, requests, full.per_second / 2, 1.5 * seconds)
+        cpu_seconds, loop_seconds = server.cpu_seconds() - before, server.loop_seconds() - loop_before
+        open_loop(server.port, requests, full.per_second / 2, seconds / 3)  # what waited at saturation is over
+        half = open_loop(server.port, requests, full.per_second / 2, 2 * seconds)
     return {
         **told("alone", alone),
         **told("saturated", full),
         "saturated_cpu_ms": 1000 * cpu_seconds / max(full.answered, 1),
+        "saturated_loop_cpu_ms": 1000 * loop_seconds / max(full.answered, 1),
         **told("half", half),
         "half_asked_per_second": full.per_second / 2,
     }
@@ -98,7 +101,11 @@ def measured(way: Way, home: Path, installation: Installation, core: int, second
 
 def told(name: str, one: Measured) -> Figures:
     """One load's figures; no latencies where nothing was answered."""
-    figures = {f"{name}_per_second": one.per_second, f"{name}_failed": float(one.failed)}
+    figures = {
+        f"{name}_per_second": one.per_second,
+        f"{name}_answered": float(one.answered),
+        f"{name}_failed": float(one.failed),
+    }
     if one.answered:
         figures |= {f"{name}_p50_ms": one.quantile_ms(0.5), f"{name}_p99_ms": one.quantile_ms(0.99)}
     return figures

@@ -23,9 +23,9 @@ from bench.snapshot import snapshot
 from evergreen import release
 from evergreen.gate import decide
 from evergreen.settings import ROOT, Settings
-from evergreen.training.job import TrainingJob
-from evergreen.training.launch import train
 from evergreen.training.predictor import Predictor
+from evergreen.training.run.job import TrainingJob
+from evergreen.training.run.launch import train
 from evergreen.types import Cause, TrainedModel, Window
 from evergreen.wiring import Wiring
 

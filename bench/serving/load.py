@@ -88,7 +88,7 @@ def open_loop(
     return Measured(done.answered, asked - done.answered, seconds, done.latencies_ms)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Connection:
     socket: socket.socket
     due: float = 0.0
@@ -127,7 +127,7 @@ class _Load:
             except ConnectionError:
                 content = b""
             if not content:
-                self._failed += 1
+                self._failed += connection not in self.idle  # a server may hang up on who asks nothing
                 self._drop(connection)
                 self._connect()
                 continue
@@ -161,6 +161,8 @@ class _Load:
     def _drop(self, connection: _Connection) -> None:
         self._epoll.unregister(connection.socket.fileno())
         del self._by_file[connection.socket.fileno()]
+        if connection in self.idle:
+            self.idle.remove(connection)
         connection.socket.close()
 
 

@@ -23,14 +23,16 @@ def report(figures: Figures, reasons: Mapping[str, str], connections: int) -> No
     table = Table(
         "",
         f"rows/s, {connections} connections",
+        "CPU ms a row",
+        "of it the first thread's",
         "Evergreen (given) is",
-        "p50 · p99 ms at half",
+        "p50 · p99 ms at half (answers)",
         "p50 ms alone",
         "failed",
     )
     for name, way in WAYS.items():
         if name in reasons or f"{name}_saturated_per_second" not in figures:
-            table.add_row(way.title, "not run", "", "", reasons.get(name, "not asked for")[-200:], "", "")
+            table.add_row(way.title, "not run", "", "", "", reasons.get(name, "not asked for")[-200:], "", "")
             continue
         found = {key.removeprefix(f"{name}_"): value for key, value in figures.items() if key.startswith(f"{name}_")}
         times = ours / found["saturated_per_second"] if ours else None
@@ -40,8 +42,10 @@ def report(figures: Figures, reasons: Mapping[str, str], connections: int) -> No
             way.title,
             f"{found['saturated_per_second']:,.0f}",
             f"{found.get('saturated_cpu_ms', nan):.2f}",
+            f"{found.get('saturated_loop_cpu_ms', nan):.2f}",
             f"{times:.1f} times" if times and name != OURS else "",
-            f"{found.get('half_p50_ms', nan):.2f} · {found.get('half_p99_ms', nan):.2f}",
+            f"{found.get('half_p50_ms', nan):.2f} · {found.get('half_p99_ms', nan):.2f}"
+            f" ({found.get('half_answered', nan):,.0f})",
             f"{found.get('alone_p50_ms', nan):.2f}",
             f"{found['alone_failed'] + found['saturated_failed'] + found['half_failed']:.0f}",
         )

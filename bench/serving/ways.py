@@ -153,6 +153,10 @@ class Server:
                 seconds += used.user + used.system
         return seconds
 
+    def loop_seconds(self) -> float:
+        """CPU time of the first process's first thread so far: in a server of one process, the event loop's."""
+        return next(one.user_time + one.system_time for one in self.process.threads() if one.id == self.process.pid)
+
 
 @contextmanager
 def served(way: Way, home: Path, installation: Installation, core: int) -> Iterator[Server]:
