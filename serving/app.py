@@ -7,7 +7,6 @@ Opens it when the server starts, drains it when the server stops, and turns erro
 import gc
 import logging
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -56,8 +55,6 @@ RETRY_SECONDS = 1
 """When a client that was turned away may ask again."""
 GRACE_SECONDS = 10
 """How long a stopping server waits for requests that have begun."""
-SWITCH_SECONDS = 0.0005
-"""After so long a thread that computes lets another have the interpreter, where Python's 5 ms would be most of an answer's time."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -77,14 +74,11 @@ def create_app(settings: Settings) -> FastAPI:
 
         runtime = await to_thread.run_sync(open_alone)
         app.state.wiring, app.state.runtime = wiring, runtime
-        patience = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_SECONDS)
         gc.freeze()  # a collection would walk the libraries' million objects, and a request would wait for it
         try:
             yield
         finally:
             gc.unfreeze()
-            sys.setswitchinterval(patience)
             await to_thread.run_sync(runtime.close)
             wiring.engine.dispose()
 
