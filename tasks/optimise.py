@@ -8,7 +8,7 @@ import numpy as np
 from prefect import get_run_logger, task
 
 from evergreen.gate import decide
-from evergreen.gate.budgets import faster_than_parent
+from evergreen.gate.budgets import answers_as_parent, faster_than_parent
 from evergreen.spec import ModelSpec
 from evergreen.types import Cause, Check, GateDecision, ModelVersion, TrainedModel, TrainingSet
 from evergreen.wiring import wiring
@@ -46,33 +46,38 @@ def make_variant(parent: ModelVersion, variant: str) -> TrainedModel:
 
 @task
 def judge_variant(spec: ModelSpec, parent: ModelVersion, variant: TrainedModel, name: str) -> ModelVersion:
-    """Judge it as a candidate whose champion is its parent, and by its speed; register it with its verdict and its parent."""
+    """Judge it as a candidate whose champion is its parent, by its answers and by its speed; register it with its verdict."""
     registry, training_set = wiring().registry, variant.training_set
     folder = str(registry.fetch(parent, wiring().settings.models_cache))
     of_parent = evaluate_artifact(spec, folder, parent.artifact, training_set)
     of_variant = evaluate_candidate.fn(spec, variant, training_set)
-    speed = compare_speed(folder, variant.uri, training_set)
+    beside = compare(folder, variant.uri, training_set, name)
     judged = decide(of_variant, of_parent, spec.gate, footprint=measure.fn(variant, training_set))
-    decision = GateDecision(checks=(*judged.checks, speed))
+    decision = GateDecision(checks=(*judged.checks, *beside))
     tags = {"evergreen.parent": str(parent.version), "evergreen.variant": name}
     return registry.register(variant, of_variant, of_parent, decision, Cause.PERSON, spec, tags)
 
 
-def compare_speed(parent: str, variant: str, training_set: TrainingSet) -> Check:
-    """Score held-out rows one at a time with both, in turns, as serving hands them to a predictor."""
+def compare(parent: str, variant: str, training_set: TrainingSet, name: str) -> tuple[Check, Check]:
+    """Score held-out rows with both: all together, and one at a time, in turns, as serving hands them to a predictor."""
     from evergreen.adapters.feature_tables import load_training_set
+    from evergreen.training.network.variants import VARIANTS
     from evergreen.training.predictor import Predictor
 
     sides = [Predictor.load(parent), Predictor.load(variant)]
     rows = load_training_set(training_set).tail(TIMED_ROWS)
+    columns = {name: rows[name].to_numpy() for name in sides[0].inputs}
+    said, expected = sides[1].score(columns), sides[0].score(columns)
+    furthest = float(np.abs(said - expected).max() / (np.abs(expected).max() or 1.0))
     milliseconds: list[list[float]] = [[], []]
     for place in range(len(rows)):
-        columns: Mapping[str, list[Any]] = {
-            name: rows[name].to_numpy()[place : place + 1].tolist() for name in sides[0].inputs
-        }
+        one: Mapping[str, list[Any]] = {name: cells[place : place + 1].tolist() for name, cells in columns.items()}
         for side, predictor in enumerate(sides):
             started = time.perf_counter()
-            predictor.score(columns)
+            predictor.score(one)
             milliseconds[side].append(1000 * (time.perf_counter() - started))
-    of_parent, of_variant = (float(np.median(one)) for one in milliseconds)
-    return faster_than_parent(of_variant, of_parent, len(rows))
+    of_parent, of_variant = (float(np.median(some)) for some in milliseconds)
+    return (
+        answers_as_parent(furthest, len(rows), VARIANTS[name].exact),
+        faster_than_parent(of_variant, of_parent, len(rows)),
+    )

@@ -1,6 +1,6 @@
-"""What a candidate may weigh: bytes of its artifact, and milliseconds to score one row as serving does.
+"""What a candidate may weigh: bytes of its artifact, and milliseconds to score one row as serving does; and its variants.
 
-Pure checks over what `tasks/gate.py` measured; they join the checks of `decision.py` in one verdict.
+Pure checks over what `tasks/gate.py` and `tasks/optimise.py` measured; they join the checks of `decision.py` in one verdict.
 To add a budget, measure it in `Footprint` and yield a `Check` here.
 """
 
@@ -11,6 +11,8 @@ from evergreen.types import Check, Footprint
 
 MUST_SAVE = 0.95
 """Timings of two equal models differ by some percent."""
+ROUNDING = 1e-4
+"""Sums in another order come to 1e-6; a wrong program to 1e-2."""
 
 
 def within_budgets(footprint: Footprint, rules: GateConfig) -> Iterator[Check]:
@@ -42,6 +44,21 @@ def faster_than_parent(variant_ms: float, parent_ms: float, rows: int) -> Check:
         figure=variant_ms / parent_ms,
         rule=f"at most {MUST_SAVE:.0%} of the parent's time for one row",
         reason=f"one row takes {variant_ms:.3f} ms, the parent's {parent_ms:.3f} ms (medians of {rows:,})",
+    )
+
+
+def answers_as_parent(furthest: float, rows: int, exact: bool) -> Check:
+    """A variant that rounds as its parent does has to give its parent's answers, which no mean over them could tell.
+
+    `furthest` is the largest difference, as a share of the parent's largest answer. Decides nothing where the variant is
+    meant to differ (`exact` is false): what that costs is the other checks' to say.
+    """
+    return Check(
+        name="answers_as_parent",
+        passed=not exact or furthest <= ROUNDING,
+        figure=furthest,
+        rule=f"at most {ROUNDING:g} of the largest answer" if exact else "rounds otherwise on purpose: decides nothing",
+        reason=f"answers are up to {furthest:.2g} from the parent's, of {rows:,} rows scored together",
     )
 
 

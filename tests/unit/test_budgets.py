@@ -1,6 +1,6 @@
 import pytest
 
-from evergreen.gate.budgets import faster_than_parent, within_budgets
+from evergreen.gate.budgets import answers_as_parent, faster_than_parent, within_budgets
 from evergreen.spec import GateConfig
 from evergreen.types import Footprint
 
@@ -32,3 +32,13 @@ def test_a_variant_that_is_not_clearly_faster_than_its_parent_is_refused(millise
 
     assert (check.passed, check.figure) == (passed, milliseconds)
     assert f"one row takes {milliseconds:.3f} ms, the parent's 1.000 ms" in check.reason
+
+
+@pytest.mark.parametrize(
+    ("furthest", "exact", "passed"), [(8e-8, True, True), (6e-2, True, False), (6e-2, False, True)]
+)
+def test_a_variant_that_only_runs_otherwise_has_its_parents_answers(furthest: float, exact: bool, passed: bool) -> None:
+    check = answers_as_parent(furthest, rows=300, exact=exact)
+
+    assert (check.passed, check.figure) == (passed, furthest)
+    assert ("decides nothing" in check.rule) == (not exact)

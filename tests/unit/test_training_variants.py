@@ -47,6 +47,14 @@ def test_a_variant_answers_nearly_as_its_parent(job: TrainingJob, tmp_path: Path
         columns = {name: frame[name].tolist()[:rows] for name in parent.inputs}
         apart = np.abs(made.score(columns) - parent.score(columns))
         assert apart.max() <= VARIES[variant]
+    shape = parent.description.shape
+    by_row = Rows(
+        torch.randn(9, shape.numerics),
+        torch.randint(0, 2, (9, shape.indicators)).float(),
+        torch.zeros(9, len(shape.cardinalities), dtype=torch.int64),
+    )
+    by_column = Rows(*(part.T.contiguous().T for part in (by_row.numeric, by_row.missing, by_row.categories)))
+    assert torch.equal(made._network(by_column), made._network(by_row))  # an encoder lays out what it gives as it likes
 
 
 def test_a_variant_has_its_parents_weights_and_a_digest_of_its_own(job: TrainingJob, tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ class CompiledProgram(nn.Module):
 
     def forward(self, rows: Rows) -> Tensor:
         """See the class."""
-        return self._run(rows.numeric, rows.missing, rows.categories)  # type: ignore[no-any-return]
+        # Its code reads memory in the order of the example it was compiled for, and does not look whether it is so.
+        return self._run(*(part.contiguous() for part in (rows.numeric, rows.missing, rows.categories)))  # type: ignore[no-any-return]
 
 
 def _example(network: Network) -> tuple[Tensor, Tensor, Tensor]:

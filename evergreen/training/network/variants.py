@@ -31,6 +31,8 @@ class Way:
     """The network it is made of in place of its parent's."""
     program: Callable[[Network], bytes] | None = None
     """What lies in its artifact beside the weights."""
+    exact: bool = False
+    """It rounds as its parent does, so that its answers have to be its parent's."""
     bound: bool = False
     """Its program runs on machines like the one it was made on alone."""
     absent: Callable[[], str | None] = nothing
@@ -79,16 +81,18 @@ VARIANTS: Mapping[str, Way] = {
     "plain": Way(lambda network, _: FusedNetwork(network)),
     "bfloat16": Way(lambda network, _: BFloat16(network)),
     "int8": Way(lambda network, _: _int8(network)),
-    "exported": Way(lambda network, _: Exported(network)),
+    "exported": Way(lambda network, _: Exported(network), exact=True),
     "pruned": Way(lambda network, _: FusedNetwork(network), reshaped=pruning.pruned),
     "onnx": Way(
         lambda _, program: programs.OnnxProgram(program or b""),
         program=programs.onnx_program,
+        exact=True,
         absent=programs.onnx_absent,
     ),
     "compiled": Way(
         lambda _, program: programs.CompiledProgram(program or b""),
         program=programs.compiled_program,
+        exact=True,
         bound=True,
         absent=programs.compiler_absent,
     ),
