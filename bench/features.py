@@ -9,7 +9,6 @@ counts, and the order of the two sides alternates. Prints a table and writes `re
 import argparse
 import json
 import os
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from bench.memory import peak_mib
 from bench.record import record
 from evergreen.settings import ROOT, Settings
 from evergreen.spec import load_spec
@@ -183,8 +183,7 @@ def memory(ttl: timedelta | None) -> Callable[[Settings, int], Figures]:
                 view.ttl = ttl
             AsofOfflineStore.get_historical_features(store.config, views, refs, rows, store.registry, store.project)
         name = next((name for name, value in TTLS.items() if value == ttl), None)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return {f"join_peak_mib_ttl_{name}" if name else "join_idle_mib": peak}
+        return {f"join_peak_mib_ttl_{name}" if name else "join_idle_mib": peak_mib()}
 
     return measure
 

@@ -16,7 +16,6 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from bench.memory import begin_peak, peak_mib, resident_mib
 from bench.record import record
 from evergreen.monitoring.drift import judge_drift
 from evergreen.monitoring.performance import performance
@@ -138,16 +138,10 @@ def _peak(what: Callable[[pd.DataFrame, pd.DataFrame], float], rows: int, _times
     reference, current = _loaded(what, rows)
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading needed for a moment would hide what is measured
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here (man 5 proc)
-    loaded = _status("VmRSS")
+    begin_peak()
+    loaded = resident_mib()
     what(reference, current)
-    return {"mb": _status("VmHWM") - loaded, "loaded_mb": loaded}
-
-
-def _status(name: str) -> float:
-    """MB of a line of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+    return {"mb": peak_mib() - loaded, "loaded_mb": loaded}
 
 
 def false_alarms() -> dict[str, float]:

@@ -9,7 +9,6 @@ the million and once for a tenth of it, since bounded means that the two are ali
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bench.memory import begin_peak, peak_mib, resident_mib
 from bench.record import record
 from bench.snapshot import repeated, snapshot
 from evergreen.settings import ROOT
@@ -117,7 +117,8 @@ def limit(home: Path, rows: int) -> Figures:
 def evergreen(home: Path, rows: int) -> Figures:
     """From file to file."""
     predictor = trained(home)
-    before, began = peak_mib(), time.process_time()
+    begin_peak()
+    before, began = resident_mib(), time.process_time()
     target, done = home / f"answers-{os.getpid()}.parquet", 0
     schema = pa.schema([("example_id", pa.string()), ("score", pa.float64())])
     with pq.ParquetWriter(target, schema) as writer:
@@ -148,11 +149,6 @@ def stretches(home: Path, predictor: Predictor, rows: int) -> Iterator[pa.Record
 def columns_of(batch: pa.RecordBatch) -> dict[str, Column]:
     """Columns as a scorer takes them."""
     return {name: batch[name].to_numpy(zero_copy_only=False) for name in batch.schema.names}
-
-
-def peak_mib() -> float:
-    """Of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def report(figures: Figures) -> None:

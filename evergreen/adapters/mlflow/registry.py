@@ -1,46 +1,33 @@
 """MLflow: every candidate's run and version, refused ones too, and what it takes to tell its story again (law 7).
 
-The only module that imports MLflow. Nothing here uses its process-wide state (active run, tracking URI), so any thread
-may call it. `register` may die after any of its calls and be run again: it finds what it had made by the artifact's
-digest. Which version serves stands in Evergreen's `releases` table; the aliases here mirror it.
-Called by tasks and by serving. What a run records is said in `lineage.py`.
+Nothing here uses MLflow's process-wide state (active run, tracking URI), so any thread may call it. `register` may die
+after any of its calls and be run again: it finds what it had made by the artifact's digest. Which version serves stands
+in Evergreen's `releases` table; the aliases here mirror it. Called by tasks and by serving; stands on `runs.py`.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote
-
-import numpy as np
-import orjson
-from pydantic import BaseModel
-from sqlalchemy import make_url
-
-# MLflow reads these when it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+from typing import Any
 
 import mlflow.artifacts
 import mlflow.pyfunc
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, RunTag
+import numpy as np
+import orjson
+from mlflow.entities import LoggedModel, LoggedModelOutput, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from evergreen.adapters.mlflow import aliases as mlflow_aliases
 from evergreen.adapters.mlflow import lineage
+from evergreen.adapters.mlflow.runs import Runs, document
 from evergreen.adapters.signatures import Signatures
 from evergreen.card import model_card
-from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
+from evergreen.errors import ArtifactError, UnknownModel
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
 from evergreen.training.artifact import MODEL_FILE, artifact_digest
@@ -58,17 +45,13 @@ from evergreen.types import (
 
 LOADER = "evergreen.training.predictor"
 """Its `_load_pyfunc` turns an artifact folder into a model; no pickle is written or read."""
-METRICS_A_CALL = 1_000
-Record = TypeVar("Record", bound=BaseModel)
 
 
-class ModelRegistry:
-    """Runs, versions, artifacts and aliases, in an MLflow server or in process over its database."""
+class ModelRegistry(Runs):
+    """Runs, and the versions, artifacts and aliases that come of them."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._uri = settings.tracking_uri
-        self._client = _open(self._uri)
+        super().__init__(settings)
         self._signatures = Signatures(settings.private_key, settings.public_keys)
 
     def register(
@@ -94,14 +77,14 @@ class ModelRegistry:
             return self._sealed(known)
         run_tags = lineage.run_tags(candidate, decision, cause, spec, tags)
         run_id = (
-            self._find_run(experiment, candidate.digest, verdict)
+            self.judged_run(experiment, candidate.digest, verdict)
             or self._claim_run(experiment, candidate, run_tags)
             or self.start_run(experiment, run_tags)
         )
-        self._log_figures(
+        self.log_figures(
             run_id, candidate, lineage.figures(candidate, evaluation, champion, baselines or Baselines()), spec
         )
-        self._log_records(
+        self.log_records(
             run_id,
             {
                 "training_set": candidate.training_set,
@@ -116,7 +99,7 @@ class ModelRegistry:
         )
         model = self._log_model(experiment, run_id, candidate, spec)
         seal = self._signatures.seal(
-            spec.name, candidate.digest, _digest_of(_document(decision)), passed=decision.passed
+            spec.name, candidate.digest, _digest_of(document(decision)), passed=decision.passed
         )
         self._client.set_terminated(run_id)  # before the version: once that exists, nothing is left to do
         version = self._client.create_model_version(
@@ -186,27 +169,27 @@ class ModelRegistry:
 
     def training_set(self, version: ModelVersion) -> TrainingSet:
         """What the version was trained and judged on."""
-        return self._read(version.run_id, "training_set", TrainingSet)
+        return self.read(version.run_id, "training_set", TrainingSet)
 
     def candidate(self, version: ModelVersion) -> TrainedModel:
         """How the version was made."""
-        return self._read(version.run_id, "candidate", TrainedModel)
+        return self.read(version.run_id, "candidate", TrainedModel)
 
     def evaluation(self, version: ModelVersion) -> Evaluation:
         """Its figures at its gate."""
-        return self._read(version.run_id, "evaluation", Evaluation)
+        return self.read(version.run_id, "evaluation", Evaluation)
 
     def baselines(self, version: ModelVersion) -> Baselines:
         """What plain models came to on its holdout."""
-        return self._read(version.run_id, "baselines", Baselines)
+        return self.read(version.run_id, "baselines", Baselines)
 
     def judgement(self, version: ModelVersion) -> tuple[Evaluation, Evaluation | None, GateDecision]:
         """Its figures, the champion's on the same rows (None: there was none), and the gate's checks."""
         names = {file.path for file in self._client.list_artifacts(version.run_id)}
         champion = None
         if "champion_evaluation.json" in names:
-            champion = self._read(version.run_id, "champion_evaluation", Evaluation)
-        return self.evaluation(version), champion, self._read(version.run_id, "gate", GateDecision)
+            champion = self.read(version.run_id, "champion_evaluation", Evaluation)
+        return self.evaluation(version), champion, self.read(version.run_id, "gate", GateDecision)
 
     def mirror(self, release: Release) -> None:
         """Make MLflow's aliases and the tag `evergreen.release` say what the release says."""
@@ -216,59 +199,11 @@ class ModelRegistry:
         """What MLflow shows: version by alias, and the release that was mirrored last. Raises `UnknownModel`."""
         return mlflow_aliases.mirrored(self._client, model)
 
-    def log_file(self, run_id: str, path: Path | str, folder: str) -> str:
-        """Keep a file with a run; returns the address of its page. The same name again replaces it."""
-        self._client.log_artifact(run_id, str(path), folder)
-        return f"{self.run_url(run_id)}/artifacts/{quote(folder)}/{quote(Path(path).name)}"
-
-    def run_url(self, run_id: str) -> str:
-        """The address of a run's page."""
-        experiment = self._client.get_run(run_id).info.experiment_id
-        return f"{self._settings.mlflow_ui_url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
-
-    @property
-    def client(self) -> MlflowClient:
-        """MLflow's own, for `training_runs.py`."""
-        return self._client
-
-    def unjudged_run(self, experiment: str, job: Digest) -> str | None:
-        """The run in which a job trains or has trained, while no verdict is about it."""
-        mine = f"tags.`evergreen.job` = '{job}'"
-        found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"])
-        return next((str(run.info.run_id) for run in found if "evergreen.gate" not in run.data.tags), None)
-
-    def start_run(self, experiment: str, tags: Mapping[str, str]) -> str:
-        """Make a run that bears these tags from its first moment."""
-        name = f"{tags['evergreen.model']} as of {tags['evergreen.as_of'][:10]}"
-        return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
-
-    def log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        """Log any number of points."""
-        for start in range(0, len(metrics), METRICS_A_CALL):
-            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_CALL])
-
-    def experiment(self, model: str) -> str:
-        """The experiment and the registered model of that name, made where missing."""
-        _ignore_existing(lambda: self._client.create_registered_model(model))
-        found = self._client.get_experiment_by_name(model)
-        if found is None:
-            # Without a server nobody else says where files go.
-            local = None if self._uri.startswith("http") else (self._settings.home / "mlartifacts").resolve().as_uri()
-            _ignore_existing(lambda: self._client.create_experiment(model, artifact_location=local))
-            found = self._client.get_experiment_by_name(model)
-        assert found is not None
-        return str(found.experiment_id)
-
     def _find_version(self, model: str, artifact: Digest, verdict: str) -> ModelVersion | None:
         found = self._client.search_model_versions(
             f"name = '{model}' and tags.`evergreen.artifact` = '{artifact}' and tags.`evergreen.gate` = '{verdict}'"
         )
         return min((_version(version) for version in found), key=lambda version: version.version, default=None)
-
-    def _find_run(self, experiment: str, artifact: Digest, verdict: str) -> str | None:
-        mine = f"tags.`evergreen.artifact` = '{artifact}' and tags.`evergreen.gate` = '{verdict}'"
-        found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"], max_results=1)
-        return str(found[0].info.run_id) if found else None
 
     def _claim_run(self, experiment: str, candidate: TrainedModel, tags: Mapping[str, str]) -> str | None:
         """The run the candidate was trained in, now with its verdict: all tags in one write, so that it has both or none."""
@@ -276,25 +211,6 @@ class ModelRegistry:
         if run_id is not None:
             self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         return run_id
-
-    def _log_figures(self, run_id: str, candidate: TrainedModel, figures: Mapping[str, float], spec: ModelSpec) -> None:
-        run = self._client.get_run(run_id)
-        started = run.info.start_time  # the same moment again is the same point, not another
-        points = [(name, 0, value) for name, value in figures.items()]
-        metrics = [Metric(name, value, started, step) for name, step, value in points + lineage.curve(candidate)]
-        # What the run was trained with it says already; a remedy trains with other values than the file's.
-        told = lineage.params(candidate, spec).items()
-        params = [Param(name, value) for name, value in told if name not in run.data.params]
-        self._client.log_batch(run_id, params=params)
-        self.log_metrics(run_id, metrics)
-
-    def _log_records(self, run_id: str, records: Mapping[str, BaseModel | None], card: str) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            (Path(scratch) / "card.md").write_text(card)
-            for name, record in records.items():
-                if record is not None:
-                    (Path(scratch) / f"{name}.json").write_bytes(_document(record))
-            self._client.log_artifacts(run_id, scratch)
 
     def _log_model(self, experiment: str, run_id: str, candidate: TrainedModel, spec: ModelSpec) -> LoggedModel:
         """An MLflow model of the candidate's files, linked to its run."""
@@ -353,41 +269,6 @@ class ModelRegistry:
             ) from error
         return Path(folder) / str(data)
 
-    def _read(self, run_id: str, name: str, kind: type[Record]) -> Record:
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                path = self._client.download_artifacts(run_id, f"{name}.json", scratch)
-                return kind.model_validate_json(Path(path).read_bytes())
-            except (MlflowException, OSError, ValueError) as error:
-                raise ArtifactError(
-                    f"run {run_id} has no readable {name}.json, so it was not written by `retrain`: {error}"
-                ) from error
-
-
-def _open(uri: str) -> MlflowClient:
-    if uri.startswith("file:") or "://" not in uri:
-        raise ConfigurationError(
-            f"EVERGREEN_MLFLOW_TRACKING_URI is {uri!r}; MLflow no longer keeps runs in plain files. "
-            "Use sqlite:///FILE, a Postgres URL, or a server's http:// address."
-        )
-    with _first_use(uri):
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        client.search_experiments(max_results=1)
-    return client
-
-
-@contextmanager
-def _first_use(uri: str) -> Iterator[None]:
-    """MLflow makes its tables when first opened, and two processes that do so at once on one file break each other."""
-    database = make_url(uri).database if uri.startswith("sqlite") else None
-    if database is None:
-        yield
-        return
-    Path(database).parent.mkdir(parents=True, exist_ok=True)
-    with Path(f"{database}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it when its holder dies
-        yield
-
 
 def _save_model(folder: Path, run_id: str, model_id: str, candidate: TrainedModel) -> None:
     kinds = {"numeric": DataType.double, "categorical": DataType.string}
@@ -423,10 +304,6 @@ def _version(found: Any) -> ModelVersion:
     )
 
 
-def _document(record: BaseModel) -> bytes:
-    return orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
-
-
 def _digest_of(content: bytes) -> Digest:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
@@ -439,12 +316,3 @@ def _require_digest(folder: Path, expected: Digest) -> Path:
             "It is not used; train it again, or restore the registry's files."
         )
     return folder
-
-
-def _ignore_existing(create: Callable[[], object]) -> None:
-    """Somebody else made it first: as good as having made it."""
-    try:
-        create()
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
