@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evergreen.training.network.model import CategoryEmbedding, Member, Network, PiecewiseLinearEmbedding, Rows
+from evergreen.training.network.model import (
+    CategoryEmbedding,
+    Member,
+    Network,
+    PiecewiseLinearEmbedding,
+    Rows,
+    places_in_bins,
+)
 
 
 class FusedNetwork(nn.Module):
@@ -66,17 +73,17 @@ class FusedBins(nn.Module):
     def __init__(self, embeddings: list[PiecewiseLinearEmbedding]) -> None:
         super().__init__()
         self.members = len(embeddings)
-        self.register_buffer("lower", embeddings[0].lower, persistent=False)
-        self.register_buffer("span", embeddings[0].span, persistent=False)
+        self.register_buffer("scale", embeddings[0].scale, persistent=False)
+        self.register_buffer("offset", embeddings[0].offset, persistent=False)
         self.weight = nn.Parameter(torch.cat([one.weight.detach() for one in embeddings], dim=2))
         self.bias = nn.Parameter(torch.cat([one.bias.detach() for one in embeddings], dim=2))
 
-    lower: Tensor
-    span: Tensor
+    scale: Tensor
+    offset: Tensor
 
     def forward(self, numeric: Tensor) -> Tensor:
         """See the class."""
-        places = ((numeric.t().unsqueeze(-1) - self.lower) / self.span).clamp(0.0, 1.0)  # (features, rows, bins)
+        places = places_in_bins(numeric, self.scale, self.offset)
         embedded = functional.relu(torch.baddbmm(self.bias, places, self.weight))
         features, rows, width = embedded.shape
         return embedded.view(features, rows, self.members, width // self.members).permute(2, 1, 0, 3).flatten(2)

@@ -104,23 +104,31 @@ class PiecewiseLinearEmbedding(nn.Module):
     Inputs are standard normal, so all features share the normal's quantiles as edges; the outer bins are open.
     """
 
-    lower: Tensor
-    span: Tensor
+    scale: Tensor
+    offset: Tensor
 
     def __init__(self, features: int, bins: int, width: int) -> None:
         super().__init__()
         inner = [NormalDist().inv_cdf(i / bins) for i in range(1, bins)]
         edges = torch.tensor([-3.1, *inner, 3.1])
-        self.register_buffer("lower", edges[:-1], persistent=False)
-        self.register_buffer("span", edges[1:] - edges[:-1], persistent=False)
+        scale = 1.0 / (edges[1:] - edges[:-1])
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("offset", -edges[:-1] * scale, persistent=False)
         self.weight = nn.Parameter(torch.randn(features, bins, width) / bins**0.5)
         self.bias = nn.Parameter(torch.zeros(features, 1, width))
 
     def forward(self, numeric: Tensor) -> Tensor:
         """See the class."""
-        places = ((numeric.t().unsqueeze(-1) - self.lower) / self.span).clamp(0.0, 1.0)  # (features, rows, bins)
-        embedded = functional.relu(torch.baddbmm(self.bias, places, self.weight))
+        embedded = functional.relu(
+            torch.baddbmm(self.bias, places_in_bins(numeric, self.scale, self.offset), self.weight)
+        )
         return embedded.transpose(0, 1).flatten(1)
+
+
+def places_in_bins(numeric: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """(rows, features) → (features, rows, bins): from 0 below a bin to 1 above it."""
+    # In one pass and in place: with an operation each, a fifth of a training step went into these.
+    return torch.addcmul(offset, numeric.t().unsqueeze(-1), scale).clamp_(0.0, 1.0)
 
 
 class CategoryEmbedding(nn.Module):
@@ -175,7 +183,7 @@ class Member(nn.Module):
         for i, layer in enumerate(self.layers):
             hidden = functional.relu(layer(hidden))
             if disturbance is not None:
-                hidden = hidden * disturbance.keep[i] * (1.0 / (1.0 - self.shape.dropout))
+                hidden = hidden * (disturbance.keep[i] * (1.0 / (1.0 - self.shape.dropout)))
         return self.deep(hidden) + self.wide(inputs)  # type: ignore[no-any-return]
 
 
