@@ -76,6 +76,7 @@ def test_the_same_knowledge_trains_the_same_version(world: Wiring, first_champio
     assert again.version.artifact == first_champion[1].version.artifact
 
 
+@pytest.mark.slow
 def test_weeks_are_scored_once_and_watched_and_an_outage_holds_retrains_back(
     world: Wiring, rewrite_spec: Callable[[str, str], None]
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_refused_candidate_is_registered_with_its_reasons(
     assert again.release.challenger == again.version.version
 
 
+@pytest.mark.slow
 def test_a_training_that_cannot_beat_the_champion_is_given_up_and_the_champion_stays(
     world: Wiring, rewrite_spec: Callable[[str, str], None]
 ) -> None:

@@ -172,15 +172,16 @@ def test_told_to_stop_it_saves_within_five_seconds_and_goes_on_there(
     assert (resumed.digest, resumed.curve) == (undisturbed[1].digest, undisturbed[1].curve), f"told at step {step}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         ((2, "fsdp"), (1, "ddp")),
-        pytest.param((1, "ddp"), (2, "fsdp"), marks=pytest.mark.slow),
-        pytest.param((2, "ddp"), (1, "ddp"), marks=pytest.mark.slow),
-        pytest.param((1, "ddp"), (2, "ddp"), marks=pytest.mark.slow),
-        pytest.param((2, "fsdp"), (2, "fsdp"), marks=pytest.mark.slow),
-        pytest.param((2, "fsdp"), (3, "fsdp"), marks=pytest.mark.slow),
+        ((1, "ddp"), (2, "fsdp")),
+        ((2, "ddp"), (1, "ddp")),
+        ((1, "ddp"), (2, "ddp")),
+        ((2, "fsdp"), (2, "fsdp")),
+        ((2, "fsdp"), (3, "fsdp")),
     ],
 )
 def test_it_goes_on_with_other_ranks_and_shards_to_the_same_model_up_to_rounding(
