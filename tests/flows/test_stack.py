@@ -74,7 +74,7 @@ def asked(wire: Wiring) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_event_becomes_one_retrain_and_a_second_start_goes_on(settings: Settings) -> None:
     event = {
         "event": "evergreen.drift.detected",
@@ -91,7 +91,7 @@ def test_an_event_becomes_one_retrain_and_a_second_start_goes_on(settings: Setti
     with stack(settings, "prefect", "worker", "serving", "herald") as env:
         for _ in range(2):  # the same event twice: automations fire at least once
             subprocess.run([sys.executable, "-c", emit], cwd=ROOT, env=env, check=True)
-        eventually(lambda: sorted(asked(wiring())) == ["done", "suppressed"], "one retrain and one suppressed", 240)
+        eventually(lambda: sorted(asked(wiring())) == ["done", "suppressed"], "one retrain and one suppressed", 420)
         served = httpx.get(f"http://127.0.0.1:{settings.serving_port}/models").json()
         assert [model["serving"]["champion"] for model in served] == [1]
 
