@@ -66,12 +66,12 @@ def compare(parent: str, variant: str, training_set: TrainingSet, name: str) -> 
 
     sides = [Predictor.load(parent), Predictor.load(variant)]
     rows = load_training_set(training_set).tail(TIMED_ROWS)
-    columns = {name: rows[name].to_numpy() for name in sides[0].inputs}
+    columns = {column: rows[column].to_numpy() for column in sides[0].inputs}
     said, expected = sides[1].score(columns), sides[0].score(columns)
     furthest = float(np.abs(said - expected).max() / (np.abs(expected).max() or 1.0))
     milliseconds: list[list[float]] = [[], []]
     for place in range(len(rows)):
-        one: Mapping[str, list[Any]] = {name: cells[place : place + 1].tolist() for name, cells in columns.items()}
+        one: Mapping[str, list[Any]] = {column: cells[place : place + 1].tolist() for column, cells in columns.items()}
         for side, predictor in enumerate(sides):
             started = time.perf_counter()
             predictor.score(one)
