@@ -283,12 +283,15 @@ def test_a_recalibration_is_fitted_on_outcomes_that_were_known_and_not_learnt_fr
 def test_a_routine_that_is_enough_is_taken_before_a_dearer_one() -> None:
     tried = routines(a_spec())
 
-    chosen, dearer, none = (
-        cheapest_enough(list(zip(tried, losses, strict=True))).remedy.routine
-        for losses in ([100.0, 91.0, 90.0], [100.0, 98.0, 90.0], [100.0, 101.0, 102.0])
-    )
+    def chosen(*losses: float) -> tuple[Remedy | None, int, int]:
+        remedy = cheapest_enough(list(zip(tried, losses, strict=True))).remedy
+        return remedy.routine, remedy.tune_days, remedy.tune_epochs
 
-    assert (chosen, dearer, none) == (Remedy.RECALIBRATE, Remedy.FINE_TUNE, None)
+    assert chosen(100, 101, 102, 103, 104, 105) == (None, 28, 1)
+    assert chosen(100, 91, 90, 90, 90, 90) == (Remedy.RECALIBRATE, 28, 1)
+    assert chosen(100, 98, 90.5, 90, 90, 90) == (Remedy.FINE_TUNE, 28, 1)
+    assert chosen(100, 98, 95, 93, 90.5, 90) == (Remedy.FINE_TUNE, 56, 1)
+    assert chosen(100, 98, 95, 93, 92, 90) == (Remedy.FINE_TUNE, 56, 2)
 
 
 def test_the_routine_is_done_at_every_check_and_is_no_alarm() -> None:

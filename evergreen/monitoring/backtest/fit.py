@@ -1,10 +1,10 @@
 """Thresholds for a model's file, fitted on a part of history that no reported figure uses.
 
-The routine is the cheapest remedy that, done at every check of that part, brings most of what the best one brings. The
-rate a fine-tune learns at is the file's and not fitted: a young model gains by a high one, and what that forgets shows
-after a short span has ended. The gain that a probe, and a challenger where the file asks for one, must show is the
-smallest whose false alarms keep the alarm budget on shuffled copies. The age makes the calendar's own share of retrains
-the retrain budget's. Pure. Called by `tasks/plays.py`.
+The routine is the cheapest remedy that, done at every check of that part, brings most of what the best one brings; of
+fine-tunes those over more rows are tried too. The rate a fine-tune learns at is the file's and not fitted: a young model
+gains by a high one, and what that forgets shows after a short span has ended. The gain that a probe, and a challenger where
+the file asks for one, must show is the smallest whose false alarms keep the alarm budget on shuffled copies. The age makes
+the calendar's own share of retrains the retrain budget's. Pure. Called by `tasks/plays.py`.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,22 @@ from evergreen.types import Remedy
 ENOUGH = 0.9
 """A cheaper routine with this share of the best one's gain is taken."""
 MONITOR_KEYS = ("max_calibration_gap", "min_probe_gain", "min_challenger_gain", "max_age_days")
-REMEDY_KEYS = ("routine",)
+REMEDY_KEYS = ("routine", "tune_days", "tune_epochs")
 
 
 def routines(spec: ModelSpec) -> tuple[ModelSpec, ...]:
-    """The spec with each routine to try, the cheapest first; the first has none."""
-    tried = (None, Remedy.RECALIBRATE, Remedy.FINE_TUNE)
-    return tuple(
-        spec.model_copy(update={"remedy": spec.remedy.model_copy(update={"routine": routine})}) for routine in tried
+    """The spec with each routine to try, the cheapest first; the first has none.
+
+    A fine-tune is tried as the file has it, twice over its days, over twice as many days, and with both.
+    """
+    days, epochs = spec.remedy.tune_days, spec.remedy.tune_epochs
+    tuned = ((days, epochs), (days, 2 * epochs), (2 * days, epochs), (2 * days, 2 * epochs))
+    tried = (
+        {"routine": None},
+        {"routine": Remedy.RECALIBRATE},
+        *({"routine": Remedy.FINE_TUNE, "tune_days": over, "tune_epochs": times} for over, times in tuned),
     )
+    return tuple(spec.model_copy(update={"remedy": spec.remedy.model_copy(update=keys)}) for keys in tried)
 
 
 def cheapest_enough(tried: Sequence[tuple[ModelSpec, float]]) -> ModelSpec:
