@@ -6,7 +6,9 @@ well. That package itself would bring some thirty others into each serving proce
 files whose digest is known here; `cryptography` is installed with MLflow, and costs 0.01.
 
 The private key is made on first use and stays with who trains (`EVERGREEN_SIGNING_KEY`). Who serves needs the folder of
-public keys alone (`EVERGREEN_TRUSTED_KEYS`): to rotate, add the new one; to revoke, delete the file.
+public keys alone (`EVERGREEN_TRUSTED_KEYS`). To rotate, take the private key away: another is made, and the versions that
+the old one sealed stay believed. To revoke a key, delete its public half too: a version that it alone sealed serves no more
+until `retrain` with its `as_of` has judged and sealed it again.
 Called by `mlflow/`.
 """
 
@@ -78,13 +80,14 @@ class Signatures:
     def _private_key(self) -> Ed25519PrivateKey:
         if not self._signing_key.exists():
             key = Ed25519PrivateKey.generate()
-            _place(self._signing_key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
-            # Of two processes that make one at once the first one's stays, and both read that.
-            self._trust(self._read_private_key())
+            private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            public = self._trust(key)  # first: later nobody could tell a key not yet trusted from one trusted no more
+            if not _place(self._signing_key, private, mode=0o600):
+                public.unlink()  # another process made one at the same time, and that stays
         key = self._read_private_key()
-        if not any(self._trusted_keys.glob("*.pem")):
-            self._trust(key)  # whoever made it died before this
-        elif not self._trusts(key):
+        if not self._trusted_keys.exists():
+            self._trust(key)  # a key of one's own, seen for the first time
+        if not self._trusts(key):
             raise ConfigurationError(
                 f"the key {self._signing_key} is not among the trusted ones in {self._trusted_keys}, so nobody would serve what "
                 f"it seals. Add its public half there ({key_id(key.public_key())}.pem), or take the key away to have one made."
@@ -108,9 +111,11 @@ class Signatures:
             )
         return key
 
-    def _trust(self, key: Ed25519PrivateKey) -> None:
+    def _trust(self, key: Ed25519PrivateKey) -> Path:
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        _place(self._trusted_keys / f"{key_id(key.public_key())}.pem", public, mode=0o644)
+        path = self._trusted_keys / f"{key_id(key.public_key())}.pem"
+        _place(path, public, mode=0o644)
+        return path
 
     def _trusts(self, key: Ed25519PrivateKey) -> bool:
         return key_id(key.public_key()) in {key_id(trusted) for trusted in self._public_keys()}

@@ -105,6 +105,26 @@ def test_a_key_whose_public_half_is_trusted_no_more_seals_nothing(keys: Signatur
         sealed(Signatures(tmp_path / "old.pem", tmp_path / "keys" / "trusted"))
 
 
+def test_the_only_key_revoked_is_not_trusted_again_by_sealing_with_it(keys: Signatures, tmp_path: Path) -> None:
+    sealed(keys)
+    (public,) = (tmp_path / "keys" / "trusted").glob("*.pem")
+    public.unlink()
+
+    with pytest.raises(ConfigurationError, match="nobody would serve what it seals"):
+        sealed(keys)
+
+    (tmp_path / "keys" / "signing.pem").unlink()
+    keys.require(sealed(keys), "flight_delay", ARTIFACT, VERDICT, passed=True)
+    assert not public.exists()
+
+
+def test_a_key_of_ones_own_is_trusted_from_the_start(keys: Signatures, tmp_path: Path) -> None:
+    sealed(Signatures(tmp_path / "mine" / "signing.pem", tmp_path / "elsewhere"))
+    mine = Signatures(tmp_path / "mine" / "signing.pem", tmp_path / "keys" / "trusted")
+
+    mine.require(sealed(mine), "flight_delay", ARTIFACT, VERDICT, passed=True)
+
+
 def test_a_key_that_is_none_is_named(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text("secret")
