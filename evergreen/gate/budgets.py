@@ -33,6 +33,7 @@ def within_budgets(footprint: Footprint, rules: GateConfig) -> Iterator[Check]:
         rule=_rule("max_row_ms", allowed),
         reason=f"scoring one row takes {milliseconds:.2f} ms at the 99th percentile of {footprint.rows:,}"
         + (f", at most {allowed:g} ms allowed" if allowed else ""),
+        timed=True,
     )
 
 
@@ -44,6 +45,7 @@ def faster_than_parent(variant_ms: float, parent_ms: float, rows: int) -> Check:
         figure=variant_ms / parent_ms,
         rule=f"at most {MUST_SAVE:.0%} of the parent's time for one row",
         reason=f"one row takes {variant_ms:.3f} ms, the parent's {parent_ms:.3f} ms (medians of {rows:,})",
+        timed=True,
     )
 
 

@@ -122,6 +122,8 @@ class Check(Fact):
     figure: float
     rule: str
     reason: str
+    timed: bool = False
+    """A clock measured the figure, so that the next judgement says another."""
 
 
 class Footprint(Fact):

@@ -20,13 +20,15 @@ import pytest
 
 from evergreen.adapters.mlflow.registry import ModelRegistry
 from evergreen.errors import ArtifactError, ConfigurationError, UnknownModel
+from evergreen.gate.budgets import faster_than_parent
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.training.artifact import artifact_digest, write_artifact
 from evergreen.training.predictor import Predictor
 from evergreen.training.run.launch import train
-from evergreen.types import Baseline, Baselines, Cause, Evaluation, GateDecision, ModelVersion, TrainedModel
+from evergreen.types import Baseline, Baselines, Cause, Check, Evaluation, GateDecision, ModelVersion, TrainedModel
 from tests import training_factories
+from tests.databases import empty_postgres_url
 from tests.factories import a_gate_decision, a_model_version, a_release, a_trained_model, an_evaluation
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -175,7 +177,7 @@ def test_the_training_curve_is_kept_by_step(
     assert [(point.step, point.value) for point in history] == [(20, 0.53), (40, 0.50)]
 
 
-def test_what_was_judged_can_be_read_back(registry: ModelRegistry, candidate: TrainedModel) -> None:
+def test_what_was_judged_can_be_read_back(registry: ModelRegistry, candidate: TrainedModel, tmp_path: Path) -> None:
     evaluation, champion = an_evaluation(slices={"origin=JFK": 0.48}), an_evaluation(log_loss=0.51, artifact="b")
     decision = a_gate_decision()
     version = register(registry, candidate, evaluation=evaluation, champion=champion, decision=decision)
@@ -183,6 +185,8 @@ def test_what_was_judged_can_be_read_back(registry: ModelRegistry, candidate: Tr
     assert registry.training_set(version) == candidate.training_set
     assert registry.evaluation(version) == evaluation
     assert registry.judgement(version) == (evaluation, champion, decision)
+    card = registry.client.download_artifacts(version.run_id, "card.md", str(tmp_path))
+    assert decision.checks[0].reason in Path(card).read_text()
 
 
 def test_the_first_version_was_judged_beside_no_champion(registry: ModelRegistry, candidate: TrainedModel) -> None:
@@ -200,6 +204,83 @@ def test_the_same_artifact_again_is_the_same_version(
 
     assert again == first
     assert counts(settings) == {"runs": 1, "models": 1, "versions": 1}
+
+
+def many_reasons(count: int, length: int = 100) -> GateDecision:
+    return GateDecision(
+        checks=tuple(
+            Check(name=f"slice {n}", passed=False, figure=0.1, rule="r", reason=f"slice {n} rose ".ljust(length, '"'))
+            for n in range(count)
+        )
+    )
+
+
+@pytest.mark.parametrize("decision", [many_reasons(60), many_reasons(2_000), many_reasons(1, 120_000)])
+def test_a_refusal_for_very_many_reasons_keeps_them_all_in_its_record_and_what_fits_in_its_tags(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel, decision: GateDecision
+) -> None:
+    version = register(registry, candidate, decision=decision)
+
+    assert registry.judgement(version)[2] == decision
+    assert version.reasons[0][:100] == decision.reasons[0][:100]
+    assert "gate.json" in version.reasons[-1]
+    found = client(settings).get_model_version("flight_delay", "1")
+    assert len(found.description) < 5_000
+    assert client(settings).get_run(version.run_id).data.tags["evergreen.reasons"] == found.tags["evergreen.reasons"]
+    assert register(registry, candidate, decision=decision) == version
+
+
+def test_what_is_not_told_is_counted(registry: ModelRegistry, candidate: TrainedModel) -> None:
+    version = register(registry, candidate, decision=many_reasons(60))
+
+    assert version.reasons[-1] == "... and 20 more, see gate.json"
+
+
+def test_a_refusal_for_very_many_reasons_is_registered_on_postgres_too(empty_postgres_url: str, tmp_path: Path) -> None:
+    url = empty_postgres_url.replace("postgresql:", "postgresql+psycopg:")
+    registry = ModelRegistry(Settings(home=tmp_path, mlflow_tracking_uri=url))
+    decision = many_reasons(60)
+
+    version = register(registry, a_candidate(tmp_path, "a"), decision=decision)
+
+    assert registry.version("flight_delay", 1) == version
+    assert registry.judgement(version)[2] == decision
+    registry.client._tracking_client.store.engine.dispose()
+
+
+def test_a_refusal_for_other_reasons_is_another_version_with_a_record_of_its_own(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel
+) -> None:
+    decisions = [a_gate_decision(passed=False, reason=reason) for reason in ("too bad", "too slow")]
+
+    versions = [register(registry, candidate, decision=decision) for decision in (*decisions, *decisions)]
+
+    assert [version.version for version in versions] == [1, 2, 1, 2]
+    assert [version.reasons for version in versions[:2]] == [("too bad",), ("too slow",)]
+    assert [registry.judgement(version)[2] for version in versions[:2]] == decisions
+    assert counts(settings) == {"runs": 2, "models": 1, "versions": 2}
+
+
+def test_a_clock_that_says_another_figure_does_not_make_another_version(
+    registry: ModelRegistry, candidate: TrainedModel
+) -> None:
+    decisions = [GateDecision(checks=(faster_than_parent(ms, 1.0, 300),)) for ms in (1.1, 1.2)]
+
+    first, again = (register(registry, candidate, decision=decision) for decision in decisions)
+
+    assert again == first
+    assert "1.100 ms" in first.reasons[0]
+
+
+def test_what_was_refused_before_refusals_had_a_digest_is_known_by_its_reasons(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel
+) -> None:
+    first, other = (a_gate_decision(passed=False, reason=reason) for reason in ("too bad", "too slow"))
+    version = register(registry, candidate, decision=first)
+    client(settings).delete_model_version_tag("flight_delay", "1", "evergreen.refusal")
+
+    assert register(registry, candidate, decision=first) == version
+    assert register(registry, candidate, decision=other).version == 2
 
 
 def test_another_artifact_is_another_version(registry: ModelRegistry, settings: Settings, tmp_path: Path) -> None:
@@ -340,6 +421,72 @@ def test_an_unsealed_version_may_not_serve_until_it_is_registered_again(
 
     assert register(registry, candidate) == version
     assert registry.servable("flight_delay", 1) == version
+
+
+def revoke(settings: Settings) -> None:
+    """As the README says: the key and its public half go; whoever signs next makes another."""
+    settings.private_key.unlink()
+    for public in settings.public_keys.glob("*.pem"):
+        public.unlink()
+
+
+def test_a_version_whose_key_was_revoked_may_serve_again_once_it_is_registered_again(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel
+) -> None:
+    first = register(registry, candidate)
+    revoke(settings)
+    with pytest.raises(ArtifactError, match="Register it again through the gate"):
+        registry.servable("flight_delay", 1)
+
+    real = registry._client
+    registry._client = DyingClient(real, 1)
+    with pytest.raises(Killed, match="log_artifacts"):
+        register(registry, candidate)
+    registry._client = real
+    again = register(registry, candidate)
+
+    assert again == first.model_copy(update={"seal": again.seal})
+    assert registry.servable("flight_delay", 1) == again
+    assert counts(settings) == {"runs": 1, "models": 1, "versions": 1}
+
+
+def test_a_new_seal_is_of_the_present_decision_and_never_of_what_lies_in_the_run(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel
+) -> None:
+    version = register(registry, candidate)
+    client(settings).delete_model_version_tag("flight_delay", "1", "evergreen.seal")
+    (verdict,) = (settings.home / "mlartifacts").rglob("gate.json")
+    verdict.write_text('{"checks": []}')
+
+    again = register(registry, candidate)
+
+    assert registry.judgement(again)[2] == a_gate_decision()
+    assert registry.servable("flight_delay", 1) == version  # the same key says the same of the same decision
+
+
+def test_a_version_whose_bytes_the_registry_no_longer_has_gets_no_new_seal(
+    registry: ModelRegistry, settings: Settings, candidate: TrainedModel
+) -> None:
+    register(registry, candidate)
+    revoke(settings)
+    (kept,) = (settings.home / "mlartifacts").rglob("weights.safetensors")
+    kept.write_bytes(b"evil")
+
+    with pytest.raises(ArtifactError, match="its bytes changed since"):
+        register(registry, candidate)
+    with pytest.raises(ArtifactError, match="no signature of the 0 trusted keys"):
+        registry.servable("flight_delay", 1)
+
+
+def test_while_its_seal_holds_a_version_keeps_its_first_judgement(
+    registry: ModelRegistry, candidate: TrainedModel
+) -> None:
+    decision = a_gate_decision()
+    version = register(registry, candidate, decision=decision)
+    other = a_gate_decision(reason="log loss 0.490, champion 0.500: change -0.0100, may rise 0.0100")
+
+    assert register(registry, candidate, decision=other) == version
+    assert registry.judgement(version)[2] == decision
 
 
 def test_a_fetched_artifact_has_the_bytes_that_were_judged(

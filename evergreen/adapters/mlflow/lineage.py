@@ -4,16 +4,17 @@ From these one finds the data, the spec, the code, the seed, the library version
 Called by `registry.py` and `training_runs.py`. To record more, add a key here.
 """
 
+import hashlib
 import importlib.metadata
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 
 from evergreen.spec import ModelSpec
 from evergreen.training.run.job import TrainingJob, shaping
-from evergreen.types import LOSS_NAMES, Baselines, Cause, Cost, Evaluation, GateDecision, Progress, TrainedModel
+from evergreen.types import LOSS_NAMES, Baselines, Cause, Cost, Digest, Evaluation, GateDecision, Progress, TrainedModel
 
 LIBRARIES = (
     "torch",
@@ -30,6 +31,9 @@ LIBRARIES = (
 """Whose versions can change a model."""
 NEEDED_TO_SCORE = ("torch", "numpy", "pandas", "safetensors", "pydantic")
 """What an environment must hold to load a registered model, beside Evergreen itself at its code revision."""
+MOST_CHARACTERS = 4_000
+"""Of all reasons in a tag or a description; MLflow's Postgres tables hold 5,000, and reasons are joined and quoted."""
+A_REASONS_CHARACTERS = 1_000
 
 
 def verdict(decision: GateDecision) -> str:
@@ -37,12 +41,45 @@ def verdict(decision: GateDecision) -> str:
     return "passed" if decision.passed else "refused"
 
 
+def told_reasons(decision: GateDecision) -> tuple[str, ...]:
+    """Why it was refused, as tags and descriptions have it: all where they fit, else the first and how many more there are."""
+    reasons = decision.reasons
+    if sum(map(len, reasons)) <= MOST_CHARACTERS:
+        return reasons
+    told: list[str] = []
+    for reason in reasons:
+        short = reason if len(reason) <= A_REASONS_CHARACTERS else reason[:A_REASONS_CHARACTERS] + "…"
+        if sum(map(len, told)) + len(short) > MOST_CHARACTERS:
+            break
+        told.append(short)
+    rest = len(reasons) - len(told)
+    return (*told, f"... and {rest:,} more, see gate.json" if rest else "whole in gate.json")
+
+
+def refusal(decision: GateDecision) -> Digest:
+    """By which a verdict is known again: its reasons, but of what a clock measured, which no clock says twice, the name."""
+    return _digest_of([c.name if c.timed else c.reason for c in decision.checks if not c.passed])
+
+
+def about(artifact: Digest, decision: GateDecision) -> str:
+    """MLflow's filter for runs and versions of an artifact that passed, or that was refused."""
+    return f"tags.`evergreen.artifact` = '{artifact}' and tags.`evergreen.gate` = '{verdict(decision)}'"
+
+
+def says(tags: Mapping[str, str], decision: GateDecision) -> bool:
+    """Whether the tags of a run or a version that `about` finds tell this very verdict."""
+    # What was registered before refusals had a digest of their own has all its reasons in its tag.
+    known = tags.get("evergreen.refusal") or _digest_of(orjson.loads(tags["evergreen.reasons"]))
+    return known == refusal(decision)
+
+
 def version_tags(candidate: TrainedModel, decision: GateDecision) -> dict[str, str]:
     """What identifies a version and its verdict; enough to decide whether it may be served."""
     return {
         "evergreen.artifact": candidate.digest,
         "evergreen.gate": verdict(decision),
-        "evergreen.reasons": orjson.dumps(decision.reasons).decode(),
+        "evergreen.reasons": orjson.dumps(told_reasons(decision)).decode(),
+        "evergreen.refusal": refusal(decision),
     }
 
 
@@ -160,3 +197,7 @@ def curve(candidate: TrainedModel) -> list[tuple[str, int, float]]:
         for name, value in row.items()
         if name != "step"
     ]
+
+
+def _digest_of(reasons: Sequence[str]) -> Digest:
+    return "sha256:" + hashlib.sha256(orjson.dumps(reasons)).hexdigest()

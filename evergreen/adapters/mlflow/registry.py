@@ -1,11 +1,11 @@
 """MLflow: every candidate's run and version, refused ones too, and what it takes to tell its story again (law 7).
 
 Nothing here uses MLflow's process-wide state (active run, tracking URI), so any thread may call it. `register` may die
-after any of its calls and be run again: it finds what it had made by the artifact's digest. Which version serves stands
-in Evergreen's `releases` table; the aliases here mirror it. Called by tasks and by serving; stands on `runs.py`.
+after any of its calls and be run again: it finds what it had made by the artifact's digest and the verdict. Which version
+serves stands in Evergreen's `releases` table; the aliases here mirror it. Called by tasks and by serving; stands on
+`runs.py`, and on `seals.py` for who vouches for a version.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -21,10 +21,11 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from pydantic import BaseModel
 
 from evergreen.adapters.mlflow import aliases as mlflow_aliases
-from evergreen.adapters.mlflow import lineage
-from evergreen.adapters.mlflow.runs import Runs, document
+from evergreen.adapters.mlflow import lineage, seals
+from evergreen.adapters.mlflow.runs import Runs
 from evergreen.adapters.signatures import Signatures
 from evergreen.card import model_card
 from evergreen.errors import ArtifactError, UnknownModel
@@ -65,50 +66,50 @@ class ModelRegistry(Runs):
         tags: Mapping[str, str],
         baselines: Baselines | None = None,
     ) -> ModelVersion:
-        """Record a judged candidate as a version, passed or refused; the same artifact and verdict again are the same version.
+        """Record a judged candidate as a version, passed or refused.
 
-        Raises `ArtifactError` when the candidate's files are not those that were judged.
+        The same artifact and verdict again, which of a refusal is its reasons, are the same version: it keeps its first
+        judgement while its seal holds, and gets this one, sealed, where the seal is missing, of a key that is trusted no
+        more, or of other bytes. Raises `ArtifactError` when the candidate's files, or the registry's of a version that
+        needs a new seal, are not those that were judged.
         """
         _require_digest(Path(candidate.uri), candidate.digest)
         experiment = self.experiment(spec.name)
-        verdict = lineage.verdict(decision)
-        known = self._find_version(spec.name, candidate.digest, verdict)
+        records = {
+            "training_set": candidate.training_set,
+            "candidate": candidate,
+            "evaluation": evaluation,
+            "champion_evaluation": champion,
+            "baselines": baselines,
+            "gate": decision,
+            "spec": spec,
+        }
+        card = model_card(spec, candidate, evaluation, champion, decision, cause)
+        known = self._find_version(spec.name, candidate.digest, decision)
         if known is not None:
-            return self._sealed(known)
+            return self._sealed(known, decision, records, card)
         run_tags = lineage.run_tags(candidate, decision, cause, spec, tags)
         run_id = (
-            self.judged_run(experiment, candidate.digest, verdict)
+            self.judged_run(experiment, candidate.digest, decision)
             or self._claim_run(experiment, candidate, run_tags)
             or self.start_run(experiment, run_tags)
         )
         self.log_figures(
             run_id, candidate, lineage.figures(candidate, evaluation, champion, baselines or Baselines()), spec
         )
-        self.log_records(
-            run_id,
-            {
-                "training_set": candidate.training_set,
-                "candidate": candidate,
-                "evaluation": evaluation,
-                "champion_evaluation": champion,
-                "baselines": baselines,
-                "gate": decision,
-                "spec": spec,
-            },
-            model_card(spec, candidate, evaluation, champion, decision, cause),
-        )
+        self.log_records(run_id, records, card)
         model = self._log_model(experiment, run_id, candidate, spec)
-        seal = self._signatures.seal(
-            spec.name, candidate.digest, _digest_of(document(decision)), passed=decision.passed
-        )
+        seal = seals.seal(self._signatures, spec.name, candidate.digest, decision)
         self._client.set_terminated(run_id)  # before the version: once that exists, nothing is left to do
         version = self._client.create_model_version(
             spec.name,
             source=model.artifact_location,  # models:/ID would be looked up where MLflow's global URI points
             run_id=run_id,
             model_id=model.model_id,
-            tags=lineage.version_tags(candidate, decision) | {"evergreen.cause": cause.value, "evergreen.seal": seal},
-            description="passed the gate" if decision.passed else "refused: " + "; ".join(decision.reasons),
+            tags=lineage.version_tags(candidate, decision) | {"evergreen.cause": cause.value, seals.SEAL_TAG: seal},
+            description="passed the gate"
+            if decision.passed
+            else "refused: " + "; ".join(lineage.told_reasons(decision)),
         )
         return _version(version)
 
@@ -129,20 +130,7 @@ class ModelRegistry(Runs):
         Raises `UnknownModel` when there is none, `ArtifactError` when it was refused, or is unsealed or altered.
         """
         version = self.version(model, number)
-        try:
-            if version.seal is None:
-                raise ArtifactError(
-                    "nobody sealed it. Register it again through the gate: `retrain` with the same as_of."
-                )
-            self._signatures.require(
-                version.seal, model, version.artifact, self._verdict_digest(version), passed=version.passed
-            )
-            if not version.passed:
-                raise ArtifactError(
-                    f"it did not pass its gate ({'; '.join(version.reasons)}). Roll back to a version that did."
-                )
-        except ArtifactError as error:
-            raise ArtifactError(f"{model} version {number} is never served: {error}") from error
+        seals.require_servable(self._client, self._signatures, version)
         return version
 
     def fetch(self, version: ModelVersion, into: Path) -> Path:
@@ -199,11 +187,10 @@ class ModelRegistry(Runs):
         """What MLflow shows: version by alias, and the release that was mirrored last. Raises `UnknownModel`."""
         return mlflow_aliases.mirrored(self._client, model)
 
-    def _find_version(self, model: str, artifact: Digest, verdict: str) -> ModelVersion | None:
-        found = self._client.search_model_versions(
-            f"name = '{model}' and tags.`evergreen.artifact` = '{artifact}' and tags.`evergreen.gate` = '{verdict}'"
-        )
-        return min((_version(version) for version in found), key=lambda version: version.version, default=None)
+    def _find_version(self, model: str, artifact: Digest, decision: GateDecision) -> ModelVersion | None:
+        mine = f"name = '{model}' and {lineage.about(artifact, decision)}"
+        found = [one for one in self._client.search_model_versions(mine) if lineage.says(one.tags, decision)]
+        return min((_version(one) for one in found), key=lambda version: version.version, default=None)
 
     def _claim_run(self, experiment: str, candidate: TrainedModel, tags: Mapping[str, str]) -> str | None:
         """The run the candidate was trained in, now with its verdict: all tags in one write, so that it has both or none."""
@@ -238,24 +225,18 @@ class ModelRegistry(Runs):
             self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=candidate.steps)])
         return model
 
-    def _sealed(self, version: ModelVersion) -> ModelVersion:
-        """A known version again; one from before versions were sealed is sealed now, since its gate has just said the same."""
-        if version.seal is None:
-            verdict = self._verdict_digest(version)
-            seal = self._signatures.seal(version.model, version.artifact, verdict, passed=version.passed)
-            self._client.set_model_version_tag(version.model, str(version.version), "evergreen.seal", seal)
-            return version.model_copy(update={"seal": seal})
-        return version
-
-    def _verdict_digest(self, version: ModelVersion) -> Digest:
-        """Of the bytes of its gate's record as they are now."""
+    def _sealed(
+        self, known: ModelVersion, decision: GateDecision, records: Mapping[str, BaseModel | None], card: str
+    ) -> ModelVersion:
+        """A known version again; where its seal does not hold, with the records and the seal of the present decision."""
+        if seals.holds(self._client, self._signatures, known):
+            return known
         with tempfile.TemporaryDirectory() as scratch:
-            try:
-                return _digest_of(
-                    Path(self._client.download_artifacts(version.run_id, "gate.json", scratch)).read_bytes()
-                )
-            except (MlflowException, OSError) as error:
-                raise ArtifactError(f"its verdict cannot be read: {error}") from error
+            _require_digest(self._download_model(known, scratch), known.artifact)
+        self.log_records(known.run_id, records, card)  # nobody vouches for what lies there
+        seal = seals.seal(self._signatures, known.model, known.artifact, decision)
+        self._client.set_model_version_tag(known.model, str(known.version), seals.SEAL_TAG, seal)
+        return known.model_copy(update={"seal": seal})
 
     def _download_model(self, version: ModelVersion, scratch: str) -> Path:
         try:
@@ -300,12 +281,8 @@ def _version(found: Any) -> ModelVersion:
         artifact=tags["evergreen.artifact"],
         passed=tags["evergreen.gate"] == "passed",
         reasons=tuple(orjson.loads(tags["evergreen.reasons"])),
-        seal=tags.get("evergreen.seal"),
+        seal=tags.get(seals.SEAL_TAG),
     )
-
-
-def _digest_of(content: bytes) -> Digest:
-    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def _require_digest(folder: Path, expected: Digest) -> Path:

@@ -22,7 +22,7 @@ from evergreen.adapters.mlflow import lineage
 from evergreen.errors import ArtifactError, ConfigurationError
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
-from evergreen.types import Digest, TrainedModel
+from evergreen.types import Digest, GateDecision, TrainedModel
 
 METRICS_A_CALL = 1_000
 Record = TypeVar("Record", bound=BaseModel)
@@ -79,11 +79,11 @@ class Runs:
         assert found is not None
         return str(found.experiment_id)
 
-    def judged_run(self, experiment: str, artifact: Digest, verdict: str) -> str | None:
+    def judged_run(self, experiment: str, artifact: Digest, decision: GateDecision) -> str | None:
         """The run that has an artifact and a verdict about it."""
-        mine = f"tags.`evergreen.artifact` = '{artifact}' and tags.`evergreen.gate` = '{verdict}'"
-        found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"], max_results=1)
-        return str(found[0].info.run_id) if found else None
+        mine = lineage.about(artifact, decision)
+        found = self._client.search_runs([experiment], mine, order_by=["attributes.start_time ASC"])
+        return next((str(run.info.run_id) for run in found if lineage.says(run.data.tags, decision)), None)
 
     def log_figures(self, run_id: str, candidate: TrainedModel, figures: Mapping[str, float], spec: ModelSpec) -> None:
         """Log what a candidate came to, its curve and its parameters; what the run has already stays."""
