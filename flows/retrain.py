@@ -69,7 +69,7 @@ def retrain(
         # Refusals are recorded too, and have a page.
         version = register(spec, candidate, evaluation, champion, baselines, decision, cause)
         draw(spec, candidate, evaluation, champion, version)
-        show_verdict(spec, version, cause, candidate, decision, evaluation, champion, baselines, footprint, parity)
+        show_verdict(spec, version, cause, candidate, baselines, footprint, parity)
         release = None
         answer = approval(spec, version) if decision.passed else None
         if answer is not None and answer.approve:

@@ -10,9 +10,7 @@ from evergreen.spec import ModelSpec
 from evergreen.types import (
     Baselines,
     Cause,
-    Evaluation,
     Footprint,
-    GateDecision,
     ModelVersion,
     Parity,
     TrainedModel,
@@ -32,14 +30,15 @@ def show_verdict(
     version: ModelVersion,
     cause: Cause,
     candidate: TrainedModel,
-    decision: GateDecision,
-    evaluation: Evaluation,
-    champion: Evaluation | None,
     baselines: Baselines,
     footprint: Footprint,
     parity: Parity | None,
 ) -> None:
-    """Write the page for passed and refused versions alike; the same version again replaces it."""
+    """Write the page for passed and refused versions alike, of the judgement that is sealed with the version.
+
+    A version that was known keeps its first one, whatever was decided now. Written again, the page replaces itself.
+    """
+    evaluation, champion, decision = wiring().registry.judgement(version)
     serving = champion_of(spec)
     beaten = champion is not None and serving is not None and serving.artifact == champion.artifact
     verdict = Verdict(

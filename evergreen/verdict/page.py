@@ -36,7 +36,9 @@ def render(verdict: Verdict) -> str:
         *_parity(verdict),
         f'<h2>Where it comes from</h2><div class="card">{_lineage(verdict)}</div>',
         "<footer>Every figure stands in verdict.json beside this page. Intervals have days for their unit and are two-sided at "
-        f"{2 * verdict.confidence - 1:.0%}: each end is the bound of a one-sided rule at {verdict.confidence:.0%}.</footer>",
+        f"{2 * verdict.confidence - 1:.0%}: each end is the bound of a one-sided rule at {verdict.confidence:.0%}. The version's "
+        "seal covers its artifact and gate.json, the checks with their figures, rules and reasons; this page and verdict.json "
+        "repeat them and are not sealed.</footer>",
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -147,12 +149,12 @@ def _attribution(verdict: Verdict) -> Iterator[str]:
     leading = found.features[:LEADING_FEATURES]
     rows = [(one.feature, f"{found.shares[one.feature]:.0%}", _rise(one.rise, one.error)) for one in leading]
     rest = len(found.features) - len(leading)
-    more = f" {rest} more are worth less; all stand in verdict.json." if rest else ""
+    more = f" {rest} more are worth less; the table has all." if rest else ""
     yield (
         f'<h2>What it leans on</h2><div class="card"><p class="soft">Rise of the {text(verdict.evaluation.overall.loss_name)} when '
         f"one feature is shuffled among {found.rows:,} held-out rows of {found.days} days (whiskers: two standard errors over "
         f"days), and its share of all rises. Features that say the same stand in for each other.{more}</p>"
-        f"{charts.forest(rows, better_below=False)}</div>"
+        f'{charts.forest(rows, better_below=False)}</div><div class="card">{tables.attribution(found)}</div>'
     )
 
 

@@ -6,7 +6,7 @@ Called by `page.py`.
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from evergreen.types import Check, ColumnParity, Parity, Verdict
+from evergreen.types import Attribution, Check, ColumnParity, Parity, Verdict
 from evergreen.verdict.intervals import Interval, Row
 from evergreen.verdict.summary import told
 
@@ -87,6 +87,23 @@ def baselines(verdict: Verdict) -> str:
             for one in verdict.baselines.tried
         ),
         numbers=(1,),
+    )
+
+
+def attribution(found: Attribution) -> str:
+    """What each feature is worth, the most first."""
+    return table(
+        ("feature", "rise", "standard error over days", "share"),
+        (
+            (
+                text(one.feature),
+                f"{one.rise:+.4f}",
+                "—" if one.error is None else f"{one.error:.4f}",
+                f"{found.shares[one.feature]:.0%}",
+            )
+            for one in found.features
+        ),
+        numbers=(1, 2, 3),
     )
 
 

@@ -107,8 +107,12 @@ def test_a_page_stands_alone_and_is_whole() -> None:
     ):  # fmt: skip
         assert f"<h2>{heading}</h2>" in page
     assert "&lt;b&gt;rain&lt;/b&gt;" in page
+    table = page[page.index("<th >feature</th>") :]
+    assert re.search(r"wind</td><td [^>]*>\+0\.0300</td><td [^>]*>0\.0040</td><td [^>]*>75%</td>", table)
+    assert re.search(r"rain[^+]*</td><td [^>]*>\+0\.0100</td><td [^>]*>—</td><td [^>]*>25%</td>", table)
     assert "<b>rain</b>" not in page
     assert "nan" not in page.lower().replace("nanosecond", "")
+    assert "this page and verdict.json repeat them and are not sealed" in page
 
 
 def test_a_refusal_says_why_at_the_top() -> None:
