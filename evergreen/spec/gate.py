@@ -86,7 +86,8 @@ class GateConfig(Table):
     """Refuse when one feature is worth more than this share of all: such a one has often seen the label. Unset: shown and
     decides nothing."""
     parity_rows: Annotated[int, Field(ge=0, le=10_000)] = 500
-    """Logged answers of the champion that are computed again from offline features, drawn with `[train].seed`; 0: none."""
+    """Logged answers of the champion that are computed again from offline features, drawn with `[train].seed`; 0: none. Where
+    there are some and none can be, the gate refuses, unless all of them brought their own features."""
     parity_days: PositiveInt = 7
     """How far back they are drawn from."""
     parity_tolerance: NonNegativeFloat = 1e-4

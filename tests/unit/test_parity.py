@@ -83,9 +83,21 @@ def test_a_check_shows_what_was_computed_again_and_holds_up_to_its_share() -> No
     assert "in 2 the version itself says another score" in refused.reason
 
 
-def test_where_nothing_could_be_computed_again_it_says_why_and_decides_nothing() -> None:
-    (check,) = answers_hold(some_parity(rows=0, note="the table is gone"), GateConfig(max_parity_mismatches=0.0))
+def test_where_all_that_was_asked_brought_its_own_features_it_says_so_and_decides_nothing() -> None:
+    parity = some_parity(rows=0, unknown=500, note="none of the 500 drawn was known")
+
+    (check,) = answers_hold(parity, GateConfig(max_parity_mismatches=0.0))
 
     assert check.passed
     assert check.rule.endswith("decides nothing")
-    assert check.reason == "no answer was computed again: the table is gone"
+    assert check.reason == "no answer was computed again: none of the 500 drawn was known"
+
+
+def test_where_no_answer_could_be_computed_again_nothing_shows_that_it_is_served_as_it_learns() -> None:
+    (check,) = answers_hold(some_parity(rows=0, note="the table is gone"), GateConfig(max_parity_mismatches=0.5))
+
+    assert not check.passed
+    assert check.reason == (
+        "none of the 900 logged answers of version 3 could be computed again: the table is gone. Mend that, or, where the "
+        "champion's features are gone for good, set [gate].parity_rows = 0 for this retrain"
+    )
