@@ -57,8 +57,12 @@ def evaluate_champion(spec: ModelSpec, training_set: TrainingSet) -> Evaluation 
     champion = champion_of(spec)
     if champion is None:
         return None
-    folder = wiring().registry.fetch(champion, wiring().settings.models_cache)
-    return evaluate_artifact(spec, str(folder), champion.artifact, training_set)
+    wire = wiring()
+    made = wire.registry.candidate(champion)
+    folder = wire.registry.fetch(champion, wire.settings.models_cache)
+    found = evaluate_artifact(spec, str(folder), champion.artifact, training_set)
+    # A recalibrated one learnt last after its weights did.
+    return found.model_copy(update={"learnt_until": max(made.weights_until, made.training_set.holdout.start)})
 
 
 @task
@@ -89,7 +93,7 @@ def judge(
     parity: Parity | None,
     rules: GateConfig,
 ) -> GateDecision:
-    """Decide, and put every check on the flow run's page."""
+    """Decide, and put every check on the flow run's page, and what each feature is worth."""
     decision = decide(candidate, champion, rules, baselines, footprint=footprint, parity=parity)
     create_table_artifact(
         key="gate",
@@ -106,6 +110,14 @@ def judge(
         description=f"**{candidate.model}**: "
         + ("passed" if decision.passed else "refused: " + "; ".join(decision.reasons)),
     )
+    if (found := candidate.attribution) is not None and found.features:
+        shares = found.shares
+        create_table_artifact(
+            key="attribution-table",
+            table=[one.model_dump() | {"share": shares[one.feature]} for one in found.features],
+            description=f"What it leans on: the rise of the {candidate.overall.loss_name} when one feature is shuffled, its "
+            "standard error over days, and its share of all rises.",
+        )
     return decision
 
 

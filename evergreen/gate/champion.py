@@ -6,11 +6,14 @@ measured by `bench/gate.py`.
 
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime, time
 
 from evergreen.gate.evidence import require_same_holdout
 from evergreen.paired import PairedDifference, paired_auc, paired_difference
 from evergreen.spec import GateConfig
 from evergreen.types import Baselines, Check, Evaluation, Scores
+
+MINUTE = "%Y-%m-%d %H:%M"
 
 
 def earns_its_place(candidate: Evaluation, baselines: Baselines, rules: GateConfig) -> Iterator[Check]:
@@ -39,6 +42,29 @@ def earns_its_place(candidate: Evaluation, baselines: Baselines, rules: GateConf
         rule=f"[gate].baseline_margin {asked}",
         reason=f"{beside(mine, theirs, best)}: {_change(theirs, change, rules)}"
         + (f", may be {theirs.told(limit, '.4f')} above" if allowed is not None else ""),
+    )
+
+
+def champion_unseen(champion: Evaluation) -> Iterator[Check]:
+    """The rows that judge come later than what either learnt from: else the champion knows their answers, and so may a
+    candidate that was made from it. Shown where it is known up to when the champion learnt."""
+    until, judged = champion.learnt_until, champion.holdout
+    if until is None:
+        return
+    passed = until <= judged.start
+    days = [] if passed else [day for day in champion.overall.by_day if datetime.combine(day.day, time(), UTC) < until]
+    yield Check(
+        name="champion_unseen",
+        passed=passed,
+        figure=len(days),
+        rule="the champion has learnt from none of the rows that judge",
+        reason=f"the champion learnt from rows before {until:{MINUTE}}, and the rows that judge begin at {judged.start:{MINUTE}}"
+        + (
+            ""
+            if passed
+            else f", so it has learnt from {len(days)} of the {champion.days} days that judge and is no measure on them. "
+            f"Retrain with an as_of of {until + (judged.end - judged.start):{MINUTE}} or later, or lower [train].holdout_days"
+        ),
     )
 
 

@@ -23,7 +23,13 @@ from evergreen.gate.absolute import (
     scores_spread,
 )
 from evergreen.gate.budgets import within_budgets
-from evergreen.gate.champion import better_than_champion, earns_its_place, not_worse_than_champion, ranks_no_worse
+from evergreen.gate.champion import (
+    better_than_champion,
+    champion_unseen,
+    earns_its_place,
+    not_worse_than_champion,
+    ranks_no_worse,
+)
 from evergreen.gate.evidence import Evidence, require_same_holdout
 from evergreen.gate.fairness import groups_are_close
 from evergreen.gate.parity import answers_hold
@@ -57,6 +63,7 @@ def beside_champion(evidence: Evidence) -> Iterator[Check]:
     if champion is None:
         return
     require_same_holdout(candidate, champion)
+    yield from champion_unseen(champion)
     yield not_worse_than_champion(candidate, champion, config)
     if config.superiority:
         yield better_than_champion(candidate, champion, config)

@@ -9,7 +9,7 @@ from pydantic import (
 )
 
 from evergreen.types.attribution import Attribution
-from evergreen.types.fact import LOSS_NAMES, Digest, Fact, Share, Task, Window
+from evergreen.types.fact import LOSS_NAMES, Digest, Fact, Share, Task, Utc, Window
 from evergreen.types.training import DayLoss
 
 
@@ -90,6 +90,8 @@ class Evaluation(Fact):
     """Of a candidate: what it leans on."""
     groups: dict[str, dict[date, GroupDay]] = {}
     """Of a candidate whose spec bounds the difference between groups: a group's days that have rows of it."""
+    learnt_until: Utc | None = None
+    """Of a champion: end of the rows that it learnt from."""
 
 
 class Baseline(Fact):

@@ -41,6 +41,8 @@ def test_the_first_retrain_makes_a_champion_and_shows_its_gate(first_champion: t
     assert outcome.release.champion == outcome.version.version == 1
     shown = artifacts_of(outcome.request.request_id)
     assert "enough_rows" in str(shown["gate"].data)
+    assert "Where not to believe it" in str(shown["model-card"].data)
+    assert "share" in str(shown["attribution-table"].data)
     assert "[gate].baseline_margin unset: decides nothing" in str(shown["gate"].data)
     assert outcome.version.run_id in str(shown["mlflow-run"].data)
     assert "/artifacts/evidence" in str(shown["evidently-report"].data)

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from sqlalchemy import select
 
-from evergreen.adapters.feature_tables import read_examples
+from evergreen.adapters.feature_tables import build_training_set, read_examples
 from evergreen.adapters.tables import PredictionRow
+from evergreen.gate import decide
 from evergreen.gate.parity import answers_hold
 from evergreen.types import Cause, Verdict, Window
 from evergreen.wiring import Wiring
@@ -17,6 +18,7 @@ from flows.materialize import materialize
 from flows.retrain import retrain
 from flows.score_batch import score_batch
 from serving.scoring import Question
+from tasks.gate import evaluate_champion
 from tasks.parity import check_parity
 from tasks.scoring import runtime
 from tests.flow_worlds import FIRST
@@ -74,6 +76,8 @@ def test_a_verdict_has_its_page_and_answers_that_are_not_what_is_learnt_from_are
     page = Path(world.registry.client.download_artifacts(run, "verdict/verdict.html", str(tmp_path))).read_text()
     assert f"version {outcome.version.version}" in page
     assert verdict.decision.passed == outcome.version.passed
+    (unseen,) = [check for check in verdict.decision.checks if check.name == "champion_unseen"]
+    assert unseen.passed
     shown = artifacts_of(outcome.request.request_id)
     assert "held-out rows" in str(shown["verdict"].data)
     assert "/artifacts/verdict/verdict.html" in str(shown["verdict-page"].data)
@@ -102,3 +106,26 @@ def test_a_verdict_has_its_page_and_answers_that_are_not_what_is_learnt_from_are
     (check,) = answers_hold(found, spec.gate)
     assert not check.passed
     assert "temperature in 200, as in" in check.reason
+
+
+@pytest.mark.slow
+def test_a_version_judged_again_keeps_the_page_of_the_judgement_that_is_sealed(world: Wiring, tmp_path: Path) -> None:
+    again = retrain(MODEL, FIRST, Cause.PERSON)  # beside a champion now, itself; the first time there was none
+
+    assert again.version is not None
+    kept = world.registry.client.download_artifacts(again.version.run_id, "verdict/verdict.json", str(tmp_path))
+    verdict = Verdict.model_validate_json(Path(kept).read_text())
+    assert verdict.decision == world.registry.judgement(again.version)[2]
+    assert verdict.champion is None
+
+
+def test_as_of_a_day_before_the_champions_its_own_rows_would_judge_and_that_is_refused(world: Wiring) -> None:
+    spec = world.spec(MODEL)
+    earlier = FIRST - timedelta(days=1)
+    training_set = build_training_set(world.settings.data, spec, world.features, earlier)
+
+    champion = evaluate_champion.fn(spec, training_set)
+
+    assert champion is not None
+    (reason,) = decide(champion, champion, spec.gate).reasons
+    assert "so it has learnt from 2 of the " in reason  # of both in part

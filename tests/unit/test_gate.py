@@ -270,6 +270,32 @@ def test_the_more_slices_are_judged_the_clearer_a_rise_must_be() -> None:
     assert [refused(others) for others in (0, 2, 20)] == [True, True, False]
 
 
+def champion_that_learnt(days_into_the_holdout: float) -> Evaluation:
+    return an_evaluation().model_copy(update={"learnt_until": MAY + days_into_the_holdout * DAY})
+
+
+def test_a_champion_that_has_not_learnt_from_the_rows_that_judge_is_told_so() -> None:
+    decision = decide(an_evaluation(), champion_that_learnt(0), RULES)
+
+    assert decision.passed
+    (check,) = [check for check in decision.checks if check.name == "champion_unseen"]
+    assert (
+        check.reason
+        == "the champion learnt from rows before 2013-05-01 00:00, and the rows that judge begin at 2013-05-01 00:00"
+    )
+
+
+@pytest.mark.parametrize(("days", "seen"), [(0.5, 1), (2, 2), (9, 7)])
+def test_a_champion_that_has_learnt_from_rows_that_judge_is_no_measure(days: float, seen: int) -> None:
+    decision = decide(an_evaluation(log_loss=0.4), champion_that_learnt(days), RULES)
+
+    (reason,) = decision.reasons
+    assert f"so it has learnt from {seen} of the 7 days that judge" in reason
+    assert reason.endswith(
+        f"Retrain with an as_of of {MAY + (7 + days) * DAY:%Y-%m-%d %H:%M} or later, or lower [train].holdout_days"
+    )
+
+
 def with_pulls(evaluation: Evaluation, pulls: Sequence[float]) -> Evaluation:
     overall = evaluation.overall
     by_day = [day.model_copy(update={"auc_pull": pull}) for day, pull in zip(overall.by_day, pulls, strict=True)]
