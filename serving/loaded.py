@@ -1,15 +1,16 @@
 """The versions in memory: which model answers with what, following the `releases` table.
 
-A thread looks for changed releases. A new one is loaded and warmed up beside the old one and takes over in a single
-assignment; a request that has begun keeps what it began with. When loading fails, the old one goes on and the reason is
-kept. Loading itself is `runtime.py`'s; scoring is `scoring.py`'s.
+A thread looks for changed releases. One whose versions are in memory takes over at once; any other is loaded and warmed up
+beside the old one, on a thread of its model's own, and takes over in a single assignment; a request that has begun keeps
+what it began with. When loading fails, the old one goes on and the reason is kept. The previous champion is brought into
+memory last, so that a roll-back needs neither network nor disk. Loading itself is `runtime.py`'s; scoring is `scoring.py`'s.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from threading import Event, Lock, Thread
 from typing import Any, Literal, Protocol
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["key", "string", "integer", "number", "timestamp", "category"]
 """What a column of a request must hold; a key is a text or a whole number, and a category too, or nothing."""
+CLOSE_SECONDS = 10.0
+"""How long a closing process waits for loads that have begun; a registry that does not answer holds nobody up longer."""
 
 
 class NotLoadedError(EvergreenError):
@@ -53,7 +56,7 @@ class LoadedModel:
     spec: ModelSpec
     release: Release
     versions: Mapping[int, Scoring]
-    """Champion and challenger; the previous champion too while it is still in memory."""
+    """Champion and challenger, and the previous champion as soon as it is in memory."""
     needs: Mapping[str, Kind]
     """Columns a request must bring: entity keys and request columns."""
 
@@ -68,7 +71,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class LoadFailure:
-    """Why a release is not in memory."""
+    """Why a release, or its previous champion, is not in memory."""
 
     release: Release
     reason: str
@@ -84,6 +87,7 @@ class LoadedModels:
         self,
         read: Callable[[], Sequence[Release]],
         load: Callable[[Release, LoadedModel | None], LoadedModel],
+        fetch: Callable[[str, int], Scoring],
         metrics: Metrics,
         *,
         poll_seconds: float,
@@ -91,13 +95,17 @@ class LoadedModels:
     ) -> None:
         self._read = read
         self._load = load
+        self._fetch = fetch
         self._metrics = metrics
         self._poll_seconds = poll_seconds
         self._max_retry_seconds = max_retry_seconds
         self._serving: dict[str, LoadedModel] = {}
         self._failures: dict[str, LoadFailure] = {}
+        self._without_previous: dict[str, LoadFailure] = {}
         self._released: dict[str, Release] = {}
-        self._refreshing = Lock()
+        self._loading: dict[str, Thread] = {}
+        self._looking = Lock()
+        self._swapping = Lock()
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="release-poller", daemon=True)
 
@@ -137,15 +145,12 @@ class LoadedModels:
         return "its release has no champion" if release and release.champion is None else "it is not loaded yet"
 
     def refresh(self) -> None:
-        """Look once: load what changed, and leave what cannot be loaded as it was.
+        """Look once, and wait until what changed is loaded; what cannot be loaded is left as it was.
 
         Raises what reading the table raises; a load that fails is kept as a reason.
         """
-        with self._refreshing:
-            releases = {release.model: release for release in self._read()}
-            self._released = releases
-            for release in releases.values():
-                self._follow(release)
+        for loading in self._look():
+            loading.join()
 
     def start(self) -> None:
         """Start looking every `poll_seconds`."""
@@ -156,42 +161,100 @@ class LoadedModels:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
+        until = time.monotonic() + CLOSE_SECONDS
+        for loading in self._loading.values():
+            loading.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
             try:
-                self.refresh()
+                self._look()
             except Exception as error:  # the table is away: serve what is in memory
                 self._metrics.poll_failures.inc()
                 logger.warning("cannot read the releases: %s", error)
+            self._hold_previous()
 
-    def _follow(self, release: Release) -> None:
+    def _look(self) -> list[Thread]:
+        """Follow every release as far as that takes no loading; returns who loads for the rest."""
+        with self._looking:
+            self._released = {release.model: release for release in self._read()}
+            loading = [self._follow(release) for release in self._released.values()]
+        return [thread for thread in loading if thread is not None]
+
+    def _follow(self, release: Release) -> Thread | None:
         model, current = release.model, self._serving.get(release.model)
         if release.champion is None:
-            self._serving.pop(model, None)
-            return
+            with self._swapping:
+                self._serving.pop(model, None)
+            return None
         if current is not None and current.release == release:
             self._failures.pop(model, None)
-            return
-        failure = self._failures.get(model)
-        if failure is not None and failure.release == release and time.monotonic() < failure.retry_at:
-            return
-        try:
-            loaded = self._load(release, current)
-        except Exception as error:  # anything wrong with a new version must leave the old one serving
-            self._fail(release, failure, error)
-            return
-        self._serving[model] = loaded
-        self._failures.pop(model, None)
-        self._show(loaded)
+            return None
+        if _is_put_off(self._failures.get(model), release):
+            return None
+        if current is not None and {release.champion, release.challenger} - {None} <= current.versions.keys():
+            self._take(release)  # beside whatever is being loaded: a roll-back waits for nobody
+            return None
+        return self._beside(model, partial(self._take, release))
 
-    def _fail(self, release: Release, before: LoadFailure | None, error: Exception) -> None:
+    def _hold_previous(self) -> None:
+        """Bring previous champions into memory that are not there, as after a restart."""
+        with self._looking:
+            for model, loaded in list(self._serving.items()):
+                release, previous = loaded.release, loaded.release.previous
+                if previous is None or previous in loaded.versions:
+                    continue
+                if not _is_put_off(self._without_previous.get(model), release):
+                    self._beside(model, partial(self._fetch_previous, release, previous))
+
+    def _beside(self, model: str, load: Callable[[], None]) -> Thread:
+        """The one thread that loads for a model: a new one, or the one that does already, and then nothing else begins."""
+        thread = self._loading.get(model)
+        if thread is None or not thread.is_alive():
+            thread = self._loading[model] = Thread(target=load, name=f"loads-{model}", daemon=True)
+            thread.start()
+        return thread
+
+    def _take(self, release: Release) -> None:
+        """Load a release and let it serve, unless a later one does meanwhile."""
+        model = release.model
+        try:
+            loaded = self._load(release, self._serving.get(model))
+        except Exception as error:  # anything wrong with a new version must leave the old one serving
+            reason = f"revision {release.revision} cannot be loaded: {type(error).__name__}: {error}"
+            self._failures[model] = self._failure(self._failures.get(model), release, reason)
+            self._metrics.load_failures.labels(model).inc()
+            logger.error("%s: %s", model, reason)
+            return
+        with self._swapping:
+            newest, current = self._released.get(model), self._serving.get(model)
+            is_later = current is None or current.release.revision < release.revision
+            if newest == release or (is_later and newest is not None and newest.champion is not None):
+                self._serving[model] = loaded
+                self._failures.pop(model, None)
+                self._show(loaded)
+
+    def _fetch_previous(self, release: Release, number: int) -> None:
+        """Add a release's previous champion to what is in memory; without it everything serves all the same."""
+        model = release.model
+        try:
+            version = self._fetch(model, number)
+        except Exception as error:  # as above
+            reason = f"the previous champion, version {number}, is not in memory: {type(error).__name__}: {error}"
+            failure = self._without_previous[model] = self._failure(self._without_previous.get(model), release, reason)
+            if failure.attempts == 1:
+                logger.warning("%s: %s; a roll-back would have to load it. It is asked for again.", model, reason)
+            return
+        with self._swapping:
+            loaded = self._serving.get(model)
+            if loaded is not None and loaded.release.previous == number:
+                self._serving[model] = replace(loaded, versions={**loaded.versions, number: version})
+
+    def _failure(self, before: LoadFailure | None, release: Release, reason: str) -> LoadFailure:
+        """One more, and when it is tried again: twice as long after each."""
         attempts = before.attempts + 1 if before is not None and before.release == release else 1
         wait_seconds = min(self._max_retry_seconds, self._poll_seconds * 2 ** min(attempts, 16))
-        reason = f"revision {release.revision} cannot be loaded: {type(error).__name__}: {error}"
-        self._failures[release.model] = LoadFailure(release, reason, attempts, time.monotonic() + wait_seconds)
-        self._metrics.load_failures.labels(release.model).inc()
-        logger.error("%s: %s", release.model, reason)
+        return LoadFailure(release, reason, attempts, time.monotonic() + wait_seconds)
 
     def _show(self, loaded: LoadedModel) -> None:
         release = loaded.release
@@ -201,3 +264,7 @@ class LoadedModels:
         self._metrics.challenger_share.labels(release.model).set(release.challenger_share)
         beside = f", challenger {release.challenger} at {release.challenger_share:.0%}" if release.challenger else ""
         logger.info("%s: champion %s%s", release.model, release.champion, beside)
+
+
+def _is_put_off(failure: LoadFailure | None, release: Release) -> bool:
+    return failure is not None and failure.release == release and time.monotonic() < failure.retry_at

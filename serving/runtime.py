@@ -48,7 +48,7 @@ class Runtime:
         self._batches: dict[str, Batches] = {}
         self._opening = Lock()
         self.models = LoadedModels(
-            self.releases, self._load, self.metrics, poll_seconds=wiring.settings.serving_poll_seconds
+            self.releases, self._load, self._fetch, self.metrics, poll_seconds=wiring.settings.serving_poll_seconds
         )
         spool = Spool.claim(wiring.settings.spool, capacity_bytes=wiring.settings.spool_bytes)
         self.log = LogWriter(self._record, spool, self.metrics)
@@ -129,7 +129,7 @@ class Runtime:
             if number is not None:
                 versions[number] = kept.get(number) or self._fetch(release.model, number)
                 _require_inputs(spec, number, versions[number], inputs)
-        if release.previous in kept:  # a rollback then needs neither network nor disk
+        if release.previous in kept:  # else `LoadedModels` fetches it, once this serves
             versions[release.previous] = kept[release.previous]
         return LoadedModel(spec, release, versions, needs(self._wiring.features, spec.data.feature_service))
 

@@ -1,0 +1,48 @@
+"""A serving process over real versions, as the releases and the registry change around it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from evergreen.release import start
+from evergreen.wiring import Wiring
+from serving.runtime import Runtime
+from tests.serving.conftest import installation
+from tests.serving.serving_factories import NOON, eventually
+
+MODEL = "flight_delay"
+
+
+@contextmanager
+def registry_away(wiring: Wiring) -> Iterator[None]:
+    """No version's verdict or artifact can be read."""
+    files = wiring.settings.home / "mlartifacts"
+    away = files.rename(files.with_name("away"))
+    try:
+        yield
+    finally:
+        away.rename(files)
+
+
+def give_everything(wiring: Wiring, version: int) -> None:
+    with wiring.records() as records:
+        records.releases.change(
+            MODEL,
+            lambda current: start(current, model=MODEL, version=version, share=1.0, at=NOON),
+            action="start",
+            actor="a test",
+            reason="",
+        )
+
+
+def test_a_process_started_after_the_promotion_goes_back_without_the_registry(installation: Wiring) -> None:
+    give_everything(installation, 1)
+    give_everything(installation, 2)
+
+    with Runtime.open(installation) as runtime:
+        eventually(lambda: 1 in runtime.models.named(MODEL).versions)
+        with registry_away(installation):
+            with installation.records() as records:
+                records.releases.take_back(MODEL, at=NOON, actor="a test", reason="too many late")
+
+            eventually(lambda: runtime.models.named(MODEL).release.champion == 1)
+        assert runtime.models.named(MODEL).versions.keys() == {1}
