@@ -1,6 +1,7 @@
 """`python -m serving`: the API on `EVERGREEN_HOST` and `EVERGREEN_SERVING_PORT`."""
 
 import logging
+import os
 import sys
 
 from evergreen.errors import EvergreenError
@@ -11,6 +12,9 @@ from serving.app import serve
 def main() -> int:
     """Serve until stopped; returns the exit status."""
     configure_logging()
+    # Of MLflow's client, by itself and for each worker: what serving asks in vain it asks again, so nobody waits for long.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     try:
         serve(Settings())
     except EvergreenError as error:

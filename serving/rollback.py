@@ -1,10 +1,12 @@
 """The way back without Prefect: one HTTP call, and what serving puts right when it starts.
 
-The call changes the release, which every serving process follows within its poll interval; MLflow's aliases follow when
-MLflow answers. Who may: whoever sends an API key for `admin` (`keys.py`), on this machine too, where nothing else takes one.
+The call changes the release, which every serving process follows within its poll interval, and answers; MLflow's aliases
+follow when MLflow answers. Who may: whoever sends an API key for `admin` (`keys.py`), on this machine too, where nothing
+else takes one.
 """
 
 import logging
+from threading import Thread
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Request
@@ -56,11 +58,17 @@ def rollback(
             reason=reason,
             request=f"http/{idempotency_key}" if idempotency_key else None,
         )
-    try:
-        show(wiring.engine, wiring.registry, model_name)
-    except Exception as error:  # who serves is decided; the mirror is put right by the next reconciler
-        logger.warning("%s: the release is changed, its aliases are not yet: %s", model_name, error)
+    # Who serves is decided. Neither whoever asked nor FastAPI's pool of threads waits for a registry that may be away.
+    Thread(target=mirror, args=(wiring, model_name), name=f"mirrors-{model_name}", daemon=True).start()
     return release
+
+
+def mirror(wiring: Wiring, model: str) -> None:
+    """Make MLflow's aliases say who serves; where that fails the next reconciler does it."""
+    try:
+        show(wiring.engine, wiring.registry, model)
+    except Exception as error:  # MLflow raises whatever its transport does
+        logger.warning("%s: the release is changed, its aliases are not yet: %s", model, error)
 
 
 def put_right(wiring: Wiring) -> None:

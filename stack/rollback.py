@@ -1,16 +1,21 @@
 """`python -m stack.rollback MODEL`: back to the champion before, or to the champion without its challenger, at once.
 
-Needs Evergreen's tables and nothing else: serving follows them within its poll interval. MLflow's aliases follow if MLflow
-answers. Asked again under the same `--request` nothing changes.
+Needs Evergreen's tables and nothing else: serving follows them within its poll interval. MLflow's aliases follow when
+MLflow answers, which the command waits a little for. Asked again under the same `--request` nothing changes.
 """
 
 import argparse
 import getpass
 import sys
+from threading import Thread
 
 from evergreen.adapters.reconciler import show
 from evergreen.errors import EvergreenError
-from evergreen.wiring import wiring
+from evergreen.wiring import Wiring, wiring
+
+MIRROR_SECONDS = 20.0
+"""How long the command waits for MLflow to answer; on a slow machine half of it goes by with importing it."""
+FOLLOWS = "its aliases are not changed yet, the next reconciler does it. Who serves is changed."
 
 
 def main() -> int:
@@ -33,12 +38,23 @@ def main() -> int:
     except EvergreenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{asked.model} revision {release.revision}: version {release.champion} is the champion, no challenger")
-    try:
-        show(wire.engine, wire.registry, asked.model)
-    except Exception as error:  # who serves is decided; the mirror is put right by the next reconciler
-        print(f"MLflow's aliases are not changed yet: {error}", file=sys.stderr)
+    print(
+        f"{asked.model} revision {release.revision}: version {release.champion} is the champion, no challenger",
+        flush=True,
+    )
+    mirroring = Thread(target=_mirror, args=(wire, asked.model), daemon=True)
+    mirroring.start()
+    mirroring.join(MIRROR_SECONDS)
+    if mirroring.is_alive():
+        print(f"MLflow has not answered yet: {FOLLOWS}", file=sys.stderr)
     return 0
+
+
+def _mirror(wire: Wiring, model: str) -> None:
+    try:
+        show(wire.engine, wire.registry, model)
+    except Exception as error:  # MLflow raises whatever its transport does
+        print(f"MLflow does not answer ({error}): {FOLLOWS}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -740,3 +740,16 @@ def test_the_same_registry_works_over_a_server(server: str, settings: Settings, 
     assert artifact_digest(registry.fetch(version, tmp_path / "cache")) == candidate.digest
     assert registry.training_set(version) == candidate.training_set
     assert not (settings.home / "mlartifacts").exists(), "the server's files are the server's business"
+
+
+@pytest.mark.slow
+def test_a_server_that_is_not_there_is_known_to_be_within_seconds(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        settings = Settings(home=tmp_path, mlflow_tracking_uri=f"http://127.0.0.1:{unused.getsockname()[1]}")
+        begun = time.monotonic()
+
+        with pytest.raises(mlflow.exceptions.MlflowException, match="Connection refused"):
+            ModelRegistry(settings)
+
+    assert time.monotonic() - begun < 30

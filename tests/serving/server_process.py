@@ -18,6 +18,7 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
+from evergreen.release import start
 from evergreen.settings import ROOT
 from evergreen.types import Release
 from evergreen.wiring import Wiring
@@ -214,3 +215,15 @@ def released(wiring: Wiring, champion: int, model: str = "flight_delay") -> Rele
         return records.releases.save(
             after, expected_revision=expected, action="test", actor="a test", reason="to see", at=NOON
         )
+
+
+def promoted(wiring: Wiring, version: int, model: str = "flight_delay") -> Release:
+    """Give a version all of the traffic, as a release does: the champion before it is the previous one."""
+
+    def decide(current: Release | None) -> Release:
+        if current is not None and (current.champion, current.challenger) == (version, None):
+            return current
+        return start(current, model=model, version=version, share=1.0, at=NOON)
+
+    with wiring.records() as records:
+        return records.releases.change(model, decide, action="start", actor="a test", reason="")

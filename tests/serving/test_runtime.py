@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from evergreen.release import start
 from evergreen.wiring import Wiring
 from serving.runtime import Runtime
-from tests.serving.conftest import installation
+from tests.serving.server_process import promoted
 from tests.serving.serving_factories import NOON, eventually
 
 MODEL = "flight_delay"
@@ -23,20 +22,9 @@ def registry_away(wiring: Wiring) -> Iterator[None]:
         away.rename(files)
 
 
-def give_everything(wiring: Wiring, version: int) -> None:
-    with wiring.records() as records:
-        records.releases.change(
-            MODEL,
-            lambda current: start(current, model=MODEL, version=version, share=1.0, at=NOON),
-            action="start",
-            actor="a test",
-            reason="",
-        )
-
-
 def test_a_process_started_after_the_promotion_goes_back_without_the_registry(installation: Wiring) -> None:
-    give_everything(installation, 1)
-    give_everything(installation, 2)
+    promoted(installation, 1)
+    promoted(installation, 2)
 
     with Runtime.open(installation) as runtime:
         eventually(lambda: 1 in runtime.models.named(MODEL).versions)
