@@ -81,6 +81,8 @@ class Examples:
     """Rows with an entity the online store has never seen; empty where nothing was looked up."""
     asked: Sequence[str] = ()
     """Columns the request brought."""
+    brought: bool = False
+    """The request brought its features, so nothing says that they are those of the store."""
 
     def __len__(self) -> int:
         return len(self.example_ids)
@@ -135,7 +137,7 @@ class FeatureLookup:
 def given(example_ids: Sequence[str], rows: Mapping[str, Sequence[Any]], as_of: datetime) -> Examples:
     """Rows that bring their features themselves; nothing is looked up, so nothing is stale or unknown."""
     moments = [as_of.astimezone(UTC)] * len(example_ids)
-    return Examples(example_ids, moments, rows, [()] * len(example_ids))
+    return Examples(example_ids, moments, rows, [()] * len(example_ids), brought=True)
 
 
 def refusal(spec: ModelSpec, examples: Examples, rows: range) -> UnknownEntity | None:

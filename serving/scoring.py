@@ -208,9 +208,10 @@ class Beside:
         }
 
 
-def prediction_id(model: str, example_id: str, as_of: datetime, version: int) -> str:
-    """The same question to the same version has the same id, so a client that asks again is not logged twice."""
-    return str(uuid5(PREDICTIONS, f"{model}\0{example_id}\0{as_of.astimezone(UTC).isoformat()}\0{version}"))
+def prediction_id(model: str, example_id: str, as_of: datetime, version: int, *, brought: bool = False) -> str:
+    """The same question to the same version has the same id, so it is logged once; to bring the features is to ask another."""
+    asked = f"{model}\0{example_id}\0{as_of.astimezone(UTC).isoformat()}\0{version}" + "\0brought" * brought
+    return str(uuid5(PREDICTIONS, asked))
 
 
 def _version_of(loaded: LoadedModel, role: Role) -> int:
@@ -288,7 +289,7 @@ def _prediction(
 ) -> Prediction:
     example_id, moment = examples.example_ids[row], examples.moments[row]
     return Prediction(
-        prediction_id=prediction_id(loaded.spec.name, example_id, moment, version),
+        prediction_id=prediction_id(loaded.spec.name, example_id, moment, version, brought=examples.brought),
         model=loaded.spec.name,
         version=version,
         role=role,

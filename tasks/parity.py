@@ -11,6 +11,7 @@ from evergreen.parity import compare_values, same
 from evergreen.spec import ModelSpec
 from evergreen.types import ModelVersion, Parity, Window
 from evergreen.wiring import wiring
+from serving.scoring import prediction_id
 from tasks.gate import champion_of
 
 if TYPE_CHECKING:
@@ -45,10 +46,15 @@ def _computed_again(spec: ModelSpec, champion: ModelVersion, logged: "DataFrame"
     from evergreen.training.predictor import Predictor
 
     wire = wiring()
+    drawn = len(logged)
+    logged = logged[_looked_up(spec.name, logged)]
+    if logged.empty:
+        note = f"all of the {drawn:,} drawn brought their own features"
+        return nothing.model_copy(update={"unknown": drawn, "note": note})
     asked = read_asked(wire.settings.data, spec, logged[["prediction_id", "example_id", "event_timestamp"]])
-    unknown = len(logged) - len(asked)
+    unknown = drawn - len(asked)
     if asked.empty:
-        note = f"none of the {len(logged):,} drawn was known as an example when it was asked about"
+        note = f"none of the {drawn:,} drawn was of looked-up features and known as an example when it was asked about"
         return nothing.model_copy(update={"unknown": unknown, "note": note})
     logged = logged.set_index("prediction_id").loc[asked["prediction_id"]].reset_index()
     service = wire.registry.training_set(champion).feature_service
@@ -80,6 +86,13 @@ def _computed_again(spec: ModelSpec, champion: ModelVersion, logged: "DataFrame"
             "example_id": ids[int(np.flatnonzero(bad)[0])] if bad.any() else None,
         }
     )
+
+
+def _looked_up(model: str, logged: "DataFrame") -> list[bool]:
+    """Which answers are of features that serving looked up, as their ids say: who brings features may name a known example."""
+    asked = zip(logged["example_id"], logged["event_timestamp"], logged["version"], strict=True)
+    ids = (prediction_id(model, name, moment.to_pydatetime(), version) for name, moment, version in asked)
+    return [logged_id == looked_up for logged_id, looked_up in zip(logged["prediction_id"], ids, strict=True)]
 
 
 def _columns(predictor: "Predictor", frame: "DataFrame") -> "dict[str, NDArray[Any]]":

@@ -30,7 +30,7 @@ class Parity(Fact):
     seed: int
     """Of the draw."""
     unknown: NonNegativeInt = 0
-    """Drawn, but no example of that name was known when it was asked about: they brought their own features. Not in `rows`."""
+    """Drawn, but they brought their own features, or no example of that name was known when it was asked about. Not in `rows`."""
     behind: NonNegativeInt = 0
     """Rows that were answered from the newest refresh of the online store, while a newer value was known. No mismatch."""
     mismatches: NonNegativeInt = 0

@@ -166,6 +166,7 @@ def test_another_moment_or_version_is_another_prediction() -> None:
     assert len({asked, prediction_id("taxi", "ride-1", NOON + timedelta(seconds=1), 1)}) == 2
     assert len({asked, prediction_id("taxi", "ride-1", NOON, 2)}) == 2
     assert len({asked, prediction_id("bike", "ride-1", NOON, 1)}) == 2
+    assert len({asked, prediction_id("taxi", "ride-1", NOON, 1, brought=True)}) == 2
 
 
 def test_an_input_that_is_not_in_the_frame_is_named(bench: Bench) -> None:
