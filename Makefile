@@ -23,8 +23,8 @@ demo: $(READY)   ## watch a model rot and be replaced: months of real flights in
 up: $(READY)     ## Prefect, MLflow and the serving API on this machine; Ctrl-C takes them down
 	@exec $(BIN)/python -m stack
 
-rollback: $(READY) ## take a release back at once: make rollback MODEL=flight_delay
-	@$(BIN)/python -m stack.rollback $(MODEL)
+rollback: $(READY) ## take a release back at once: make rollback MODEL=flight_delay (AGAIN=1: one further)
+	@$(BIN)/python -m stack.rollback $(MODEL) $(if $(AGAIN),--again)
 
 evidently: $(READY) ## Evidently's own pages over what the watch compared: http://127.0.0.1:8010
 	DO_NOT_TRACK=1 $(BIN)/evidently ui --host 127.0.0.1 --port $${EVERGREEN_EVIDENTLY_PORT:-8010} --workspace $${EVERGREEN_HOME:-.evergreen}/evidently/workspace

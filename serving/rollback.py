@@ -32,6 +32,13 @@ Clients = Annotated[Wiring, Depends(wiring_of)]
 Admin = Annotated[ApiKey, Depends(require("admin", always=True))]
 
 
+class RolledBack(Release):
+    """The release now."""
+
+    already: str | None = None
+    """Why nothing was changed, and how to go one further back; null where it was."""
+
+
 @router.post(
     "/models/{model_name}/rollback",
     tags=["operations"],
@@ -48,19 +55,25 @@ def rollback(
     admin: Admin,
     reason: Annotated[str, Header(alias="X-Reason", max_length=500)] = "asked for over HTTP",
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
-) -> Release:
-    """Drop the challenger, or put the previous champion back; the same `Idempotency-Key` again changes nothing."""
+    again: Annotated[bool, Header(alias="X-Again")] = False,
+) -> RolledBack:
+    """Drop the challenger, or put the previous champion back.
+
+    The same `Idempotency-Key` again changes nothing. Nor does a call without one within minutes of a roll-back, since its
+    caller may not have heard of that one: `already` then tells of it, and `X-Again: true` goes one further back.
+    """
     with wiring.records() as records:
-        release = records.releases.take_back(
+        done = records.releases.take_back(
             model_name,
             at=wiring.settings.clock(),
             actor=f"http/{admin.name}",
             reason=reason,
             request=f"http/{idempotency_key}" if idempotency_key else None,
+            again=again or idempotency_key is not None,
         )
     # Who serves is decided. Neither whoever asked nor FastAPI's pool of threads waits for a registry that may be away.
     Thread(target=mirror, args=(wiring, model_name), name=f"mirrors-{model_name}", daemon=True).start()
-    return release
+    return RolledBack(**dict(done.release), already=done.already)
 
 
 def mirror(wiring: Wiring, model: str) -> None:

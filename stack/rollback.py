@@ -1,7 +1,8 @@
 """`python -m stack.rollback MODEL`: back to the champion before, or to the champion without its challenger, at once.
 
 Needs Evergreen's tables and nothing else: serving follows them within its poll interval. MLflow's aliases follow when
-MLflow answers, which the command waits a little for. Asked again under the same `--request` nothing changes.
+MLflow answers, which the command waits a little for. Asked again under the same `--request`, or within minutes without
+one, nothing changes; `--again` goes one further.
 """
 
 import argparse
@@ -24,20 +25,25 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("--reason", default="asked for on the command line", help="goes into the journal")
     parser.add_argument("--request", help="a name of your own; asked again under it, nothing changes")
+    parser.add_argument("--again", action="store_true", help="one further back, right after a roll-back")
     asked = parser.parse_args()
     wire = wiring()
     try:
         with wire.records() as records:
-            release = records.releases.take_back(
+            done = records.releases.take_back(
                 asked.model,
                 at=wire.settings.clock(),
                 actor=f"command/{getpass.getuser()}",
                 reason=asked.reason,
                 request=f"command/{asked.request}" if asked.request else None,
+                again=asked.again or asked.request is not None,
             )
     except EvergreenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if done.already:
+        print(f"{asked.model}: {done.already}")
+    release = done.release
     print(
         f"{asked.model} revision {release.revision}: version {release.champion} is the champion, no challenger",
         flush=True,

@@ -5,7 +5,7 @@ caller owns the transaction. What a legal change is says `evergreen/release.py`.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -13,14 +13,18 @@ from sqlalchemy.orm import Session
 from evergreen.adapters.tables import JournalRow, ReleaseRow, insert_new
 from evergreen.errors import InvalidTransition, ReleaseConflict, UnknownModel
 from evergreen.release import noted, roll_back
-from evergreen.types import JournalEntry, Release
+from evergreen.types import JournalEntry, Release, TakenBack
+
+AGAIN_AFTER = timedelta(minutes=10)
+"""Whoever takes back sooner after a roll-back has most likely not heard of it: a call that timed out, a colleague."""
 
 
 class ReleaseStore:
-    """Which version serves what share, and how it came to that."""
+    """Which version serves what share, and how it came to that; `wall_clock` says when it was written down."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._session = session
+        self._wall_clock = wall_clock
 
     def current(self, model: str) -> Release | None:
         """The release now; None before the first version is started."""
@@ -65,18 +69,33 @@ class ReleaseStore:
             request=request,
         )
 
-    def take_back(self, model: str, *, at: datetime, actor: str, reason: str, request: str | None = None) -> Release:
+    def take_back(
+        self,
+        model: str,
+        *,
+        at: datetime,
+        actor: str,
+        reason: str,
+        request: str | None = None,
+        again: bool = False,
+    ) -> TakenBack:
         """Drop the open challenger, or put the previous champion back where there is none; see `change`.
 
-        Raises `UnknownModel` where there is no release, `InvalidTransition` where there is nothing to go back to.
+        Right after a roll-back (`AGAIN_AFTER`) nothing is changed and its result tells of that one, unless `again` says
+        that one further back is meant. Raises `UnknownModel` where there is no release, `InvalidTransition` where there
+        is nothing to go back to.
         """
+        already: str | None = None
 
         def decide(current: Release | None) -> Release:
+            nonlocal already
             if current is None:
                 raise UnknownModel(f"{model} has no release yet: run `retrain` for it first")
-            return roll_back(current, at=at)
+            already = None if again else self._just_taken_back(current)
+            return current if already else roll_back(current, at=at)
 
-        return self.change(model, decide, action="roll_back", actor=actor, reason=reason, request=request)
+        release = self.change(model, decide, action="roll_back", actor=actor, reason=reason, request=request)
+        return TakenBack(release=release, already=already)
 
     def save(
         self,
@@ -114,6 +133,7 @@ class ReleaseStore:
                 before=None if before is None else before.model_dump(mode="json"),
                 after=after.model_dump(mode="json"),
                 request=request,
+                recorded_at=self._wall_clock(),
             )
         )
         self._session.flush()
@@ -172,6 +192,22 @@ class ReleaseStore:
     def journalled(self) -> list[str]:
         """Every model that ever had a release, by name."""
         return list(self._session.scalars(select(JournalRow.model).distinct().order_by(JournalRow.model)))
+
+    def _just_taken_back(self, current: Release) -> str | None:
+        """What a roll-back did some minutes ago, and how to go one further; None where the newest change is another."""
+        journal = self.journal(current.model)
+        if not journal or journal[-1].after != current:
+            return None  # changed since it was read: the swap fails, and says by whom
+        last = next(entry for entry in reversed(journal) if entry.before is None or noted(entry.before) != entry.after)
+        ago = timedelta.max if last.recorded_at is None else self._wall_clock() - last.recorded_at
+        if last.action != "roll_back" or last.before is None or ago >= AGAIN_AFTER:
+            return None
+        return (
+            f"version {last.before.challenger or last.before.champion} was taken back {max(ago.total_seconds(), 0):.0f} s ago, at "
+            f"{last.recorded_at:%Y-%m-%d %H:%M:%S} UTC by {last.actor} ({last.reason}). Version {current.champion} is the "
+            f"champion; nothing was changed. To go one further back: `make rollback MODEL={current.model} AGAIN=1`, "
+            "over HTTP the header `X-Again: true`, in Prefect `roll_out` with `again`."
+        )
 
     def _answered(self, model: str, request: str) -> Release | None:
         after = self._session.scalar(

@@ -7,60 +7,22 @@ To add a column: change it here, then `alembic -c deployments/migrations/alembic
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-from sqlalchemy import Connection, DateTime, Dialect, Engine, Index, Text, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, Index, Text, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.types import TypeDecorator
 
+from evergreen.adapters.column_types import Json, UtcDateTime
 from evergreen.errors import ConfigurationError
 from evergreen.settings import ROOT
 
 MIGRATIONS = ROOT / "deployments" / "migrations"
 BUSY_SECONDS = 30.0
 _MIGRATION_LOCK = 0x45766772  # "Evgr": the key of Postgres' advisory lock
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware moment in UTC, to the microsecond; a naive one is refused rather than guessed at."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """SQLite keeps text without an offset, so everything is written in UTC."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"{value.isoformat()} has no time zone; pass an aware datetime")
-        moment = value.astimezone(UTC)
-        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Always aware, always UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Json(TypeDecorator[Any]):
-    """A JSON document as text: the same on both databases, and written by orjson (a thousand rows in 3 ms)."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """None is SQL's NULL."""
-        return None if value is None else orjson.dumps(value).decode()
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
-        """The parsed document."""
-        return None if value is None else orjson.loads(value)
 
 
 class Base(DeclarativeBase):
@@ -139,6 +101,7 @@ class JournalRow(Base):
     before: Mapped[dict[str, Any] | None]
     after: Mapped[dict[str, Any]]
     request: Mapped[str | None]
+    recorded_at: Mapped[datetime | None]
 
 
 class DriftCheckRow(Base):

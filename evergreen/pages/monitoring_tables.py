@@ -5,6 +5,7 @@ Pure text. Called by `monitoring.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 from evergreen.pages.chart import day
 from evergreen.pages.markup import badge, date, figure, paragraphs, table, text
@@ -137,11 +138,16 @@ def releases(journal: Sequence[JournalEntry]) -> str:
     """The journal, newest first."""
     rows = [
         f'<tr><td class="nowrap">{date(entry.at)}</td><td class="n">{entry.revision}</td><td>{text(action(entry))}</td>'
-        f"<td>{text(entry.actor)}</td><td>{text(entry.reason)}</td></tr>"
+        f"<td>{text(entry.actor)}</td><td>{text(entry.reason)}</td>"
+        f'<td class="nowrap">{"—" if entry.recorded_at is None else _minute(entry.recorded_at)}</td></tr>'
         for entry in list(journal)[::-1][:MOST_LOOKS]
     ]
-    heads = ("at", "#revision", "change", "by", "reason")
+    heads = ("as of", "#revision", "change", "by", "reason", "written down (UTC)")
     return f"<h2>Releases</h2>{table(heads, rows)}" if rows else ""
+
+
+def _minute(at: datetime) -> str:
+    return f"{date(at)} {at:%H:%M}"
 
 
 def action(entry: JournalEntry) -> str:

@@ -44,7 +44,7 @@ from evergreen.types.performance import (
     SlicePerformance,
     WindowEstimate,
 )
-from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision
+from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision, TakenBack
 from evergreen.types.remedy import Recalibration, Remedy
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
 from evergreen.types.verdict import Verdict
@@ -105,6 +105,7 @@ __all__ = [
     "Scores",
     "Share",
     "SlicePerformance",
+    "TakenBack",
     "Task",
     "TrainedModel",
     "TrainingSet",

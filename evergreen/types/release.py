@@ -72,10 +72,21 @@ class JournalEntry(Fact):
     actor: str
     reason: str
     at: Utc
+    """Logical time of the change: a flow's `as_of`."""
     before: Release | None
     after: Release
     request: str | None = None
     """Who asks again under this name is told what came of it and changes nothing."""
+    recorded_at: Utc | None = None
+    """When it was written down, by the clock on the wall; None in what is older than this field."""
+
+
+class TakenBack(Fact):
+    """What a roll-back came to."""
+
+    release: Release
+    already: str | None = None
+    """Why nothing was changed, and how to go one further back; None where it was."""
 
 
 class Finding(Fact):

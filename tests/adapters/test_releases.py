@@ -1,19 +1,33 @@
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
 from evergreen.ab_test import plan
-from evergreen.adapters.releases import ReleaseStore
+from evergreen.adapters.releases import AGAIN_AFTER, ReleaseStore
+from evergreen.adapters.tables import JournalRow
 from evergreen.errors import InvalidTransition, ReleaseConflict, UnknownModel
 from evergreen.release import end_test, promote, roll_back, start, start_test
 from evergreen.spec import AbTestConfig
-from evergreen.types import Release
+from evergreen.types import JournalEntry, Release, TakenBack
 from tests.databases import database_url, engine, postgres_url, session
 from tests.factories import DAY, HOUR, MAY, a_release
+
+NIGHT = datetime(2026, 7, 4, 3, tzinfo=UTC)
+
+
+class Wall:
+    """A clock on the wall that stands until it is moved."""
+
+    now = NIGHT
+
+    def __call__(self) -> datetime:
+        return self.now
 
 
 @pytest.fixture
@@ -57,6 +71,99 @@ def test_the_journal_tells_every_change_oldest_first(store: ReleaseStore) -> Non
     assert [entry.after for entry in journal] == [first, second, third]
     assert [entry.at for entry in journal] == [MAY, MAY + DAY, MAY + 2 * DAY]
     assert (journal[0].actor, journal[0].action, journal[0].reason) == ("ada", "start", "because")
+
+
+def test_the_journal_knows_when_a_backdated_change_was_written_down(session: Session) -> None:
+    wall = Wall()
+    store = ReleaseStore(session, wall_clock=wall)
+    save(store, a_release(changed_at=MAY))
+    wall.now += HOUR
+    store.note("flight_delay", action="moved_by_hand", actor="reconciler", reason="x", request="by-hand/1")
+
+    assert [(entry.at, entry.recorded_at) for entry in store.journal("flight_delay")] == [
+        (MAY, NIGHT),
+        (MAY, NIGHT + HOUR),
+    ]
+
+
+def test_entries_from_before_that_was_kept_have_no_moment(store: ReleaseStore, session: Session) -> None:
+    save(store, a_release(champion=2, previous=1))
+    back(store)
+    session.execute(update(JournalRow).values(recorded_at=None))
+
+    assert [entry.recorded_at for entry in store.journal("flight_delay")] == [None, None]
+    with pytest.raises(InvalidTransition, match="no previous champion"):
+        back(store)  # nobody knows how long ago the first was
+
+
+def a_night(session: Session) -> tuple[ReleaseStore, "Wall"]:
+    """Champion 2 after 1, with challenger 3 open, and a clock to move."""
+    wall = Wall()
+    store = ReleaseStore(session, wall_clock=wall)
+    save(store, a_release(champion=2, challenger=3, share=0.1, previous=1))
+    return store, wall
+
+
+def back(store: ReleaseStore, **more: Any) -> TakenBack:
+    return store.take_back("flight_delay", at=MAY + DAY, actor="command/ada", reason="too many late", **more)
+
+
+def test_a_roll_back_that_nobody_named_and_that_is_run_again_changes_nothing_and_says_so(session: Session) -> None:
+    store, wall = a_night(session)
+    first = back(store)
+    wall.now += AGAIN_AFTER - timedelta(seconds=1)
+
+    again = back(store)
+
+    assert first.already is None
+    assert (first.release.champion, first.release.challenger, first.release.previous) == (2, None, 1)
+    assert again.release == first.release
+    assert again.already == (
+        "version 3 was taken back 599 s ago, at 2026-07-04 03:00:00 UTC by command/ada (too many late). Version 2 is the "
+        "champion; nothing was changed. To go one further back: `make rollback MODEL=flight_delay AGAIN=1`, over HTTP the "
+        "header `X-Again: true`, in Prefect `roll_out` with `again`."
+    )
+    assert len(store.journal("flight_delay")) == 2
+
+
+def test_one_further_back_goes_who_says_so_or_waits(session: Session) -> None:
+    store, wall = a_night(session)
+    back(store)
+    assert back(store, again=True).release.champion == 1
+
+    save(store, start(store.current("flight_delay"), model="flight_delay", version=4, share=0.1, at=MAY))
+    save(store, promote(store.current("flight_delay"), at=MAY))  # type: ignore[arg-type]
+    save(store, start(store.current("flight_delay"), model="flight_delay", version=5, share=0.1, at=MAY))
+    assert back(store).release.champion == 4  # what was started since is another matter
+    wall.now += AGAIN_AFTER
+    assert back(store).release.champion == 1
+
+
+def test_a_note_between_two_roll_backs_does_not_make_the_second_another(session: Session) -> None:
+    store, _ = a_night(session)
+    back(store)
+    noted = store.note("flight_delay", action="moved_by_hand", actor="reconciler", reason="x", request="by-hand/1")
+
+    again = back(store)
+
+    assert again.already is not None
+    assert again.release == noted
+
+
+def test_a_roll_back_that_meets_another_is_told_and_not_added_to_it(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        save(ReleaseStore(session), a_release(champion=2, challenger=3, share=0.1, previous=1))
+
+    class Between(ReleaseStore):
+        """Somebody else takes back between this one's two reads."""
+
+        def journal(self, model: str) -> list[JournalEntry]:
+            with Session(engine) as session, session.begin():
+                back(ReleaseStore(session))
+            return super().journal(model)
+
+    with Session(engine) as session, pytest.raises(ReleaseConflict, match="roll_back by command/ada"):
+        back(Between(session))
 
 
 def test_models_do_not_share_revisions(store: ReleaseStore) -> None:
@@ -150,6 +257,12 @@ def test_200_promotions_at_once_leave_one_champion_and_a_journal_without_gaps(en
         save(ReleaseStore(session), a_release(champion=1))
     conflicts: list[int] = []
     seats = threading.Semaphore(40)  # Postgres takes a hundred connections
+    race, racers = threading.Barrier(2), threading.Semaphore(2)
+
+    def decide(current: Release | None, version: int) -> Release:
+        if racers.acquire(blocking=False):
+            race.wait(60)  # the first two have both read revision 1, so that one of them at least must lose
+        return start(current, model="flight_delay", version=version, share=1.0, at=MAY)
 
     def promote_one(place: int) -> None:
         version = place + 2
@@ -159,7 +272,7 @@ def test_200_promotions_at_once_leave_one_champion_and_a_journal_without_gaps(en
                     with session.begin():
                         ReleaseStore(session).change(
                             "flight_delay",
-                            lambda current: start(current, model="flight_delay", version=version, share=1.0, at=MAY),
+                            lambda current: decide(current, version),
                             action="promote",
                             actor=str(version),
                             reason="",
@@ -170,6 +283,8 @@ def test_200_promotions_at_once_leave_one_champion_and_a_journal_without_gaps(en
                     conflicts.append(version)
 
     at_once(200, promote_one)
+
+    assert conflicts
 
     with Session(engine) as session:
         journal, current = (
@@ -215,7 +330,8 @@ def test_a_request_that_was_answered_is_answered_the_same_and_changes_nothing(st
     save(store, a_release(champion=2, previous=1))
 
     def back() -> Release:
-        return store.take_back("flight_delay", at=MAY + DAY, actor="ada", reason="bad", request="r1")
+        done = store.take_back("flight_delay", at=MAY + DAY, actor="ada", reason="bad", request="r1")
+        return done.release
 
     first = back()
     save(store, start(first, model="flight_delay", version=3, share=0.1, at=MAY + 2 * DAY))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from evergreen.pages.monitoring import Monitored, render
@@ -142,8 +143,11 @@ def test_releases_are_marked_where_they_were_made() -> None:
         before=a_release(champion=1, challenger=2), after=a_release(champion=2, previous=1, revision=2),
     )  # fmt: skip
 
+    entry = entry.model_copy(update={"recorded_at": datetime(2026, 7, 4, 9, 30, tzinfo=UTC)})  # a backdated run
+
     page = a_page(records=[a_record(1), a_record(0)], journal=[entry])
 
+    assert '<td class="nowrap">4 Jul 2026 09:30</td>' in page
     assert '<circle class="champion"' in page
     assert ">v2</text>" in page
     assert "promoted, version 2 is champion" in page
