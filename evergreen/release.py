@@ -15,8 +15,9 @@ from evergreen.types import AbTest, Release
 def start(release: Release | None, *, model: str, version: int, share: float, at: datetime) -> Release:
     """Open a gated version as challenger at `share` [0..1]; at 0 it stands in the shadow.
 
-    Where there is no champion, or where `share` is 1, it becomes champion at once. A challenger that is still open is
-    superseded: the newer version was judged on newer rows. Raises `InvalidTransition` when the version serves already.
+    Where there is no champion, or where `share` is 1, it becomes champion at once. An older challenger that is still open is
+    superseded: the newer version was judged on newer rows. Raises `InvalidTransition` when the version serves already, or
+    when a newer one is open.
     """
     if not 0.0 <= share <= 1.0:
         raise InvalidTransition(f"{model}: version {version} cannot start at a share of {share}; give one in [0, 1]")
@@ -25,6 +26,11 @@ def start(release: Release | None, *, model: str, version: int, share: float, at
     _need_no_test(release, f"start version {version}")
     if version in (release.champion, release.challenger):
         raise InvalidTransition(f"{told(release)}; version {version} serves already, so it cannot be started again")
+    if release.challenger is not None and version < release.challenger:
+        raise InvalidTransition(
+            f"{told(release)}; version {version} is older than the challenger, which was judged on newer rows, so it cannot "
+            f"take its place. Wait until version {release.challenger} is promoted or gone, or roll it back first."
+        )
     if release.champion is None or share == 1.0:
         return _changed(release, at, champion=version, previous=release.champion)
     return _changed(

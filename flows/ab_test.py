@@ -29,11 +29,14 @@ def ab_test(
     """
     spec = wiring().spec(model)
     at = moment(as_of)
+    outcomes = None
     if version is not None:
         release = begin_test(spec, version, reason, at)
     else:
-        record_outcomes(spec, at)
+        outcomes = record_outcomes(spec, at, return_state=True)  # a challenger that fails goes back without them too
         decision = judge_test(spec, at)
         release = end_test(spec, decision, at) if decision and decision.verdict != "go_on" else current_release(spec)
     mirror_aliases(release)
+    if outcomes is not None:
+        outcomes.result()  # raises what kept them away
     return release

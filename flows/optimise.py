@@ -1,7 +1,7 @@
 """Build optimised variants of a version on request, and let each serve only if it is no worse and faster than its parent.
 
-A variant that passes is a version like any other: `roll_out` gives it its traffic. A refused one is in the registry with
-its reasons. Run again, it finds what it registered.
+A variant that passes is a version like any other: `roll_out` with action=start and its number gives it its traffic. A refused
+one is in the registry with its reasons. Run again, it finds what it registered.
 """
 
 from prefect import flow

@@ -14,8 +14,8 @@ from prefect.runtime import flow_run
 
 from evergreen.ab_test import plan
 from evergreen.adapters.reconciler import reconcile, show
-from evergreen.errors import SpecError, UnknownModel
-from evergreen.release import promote, roll_back, start, start_test
+from evergreen.errors import InvalidTransition, SpecError, UnknownModel
+from evergreen.release import promote, start, start_test
 from evergreen.rollout import follow, judge
 from evergreen.spec import ModelSpec
 from evergreen.types import Finding, Release, ReleaseDecision
@@ -25,17 +25,25 @@ EVENT = "evergreen.release.reconciled"
 
 
 @task
-def start_canary(spec: ModelSpec, version: int, reason: str, as_of: datetime) -> Release:
+def start_canary(spec: ModelSpec, version: int, reason: str, as_of: datetime, again: bool = False) -> Release:
     """Give a gated version its first share, or an A/B test; with no champion it becomes champion at once.
 
     A version that was released before is left as it is: a run that was killed after this step finds it done, and one
-    that a guardrail took back does not come in again. While an A/B test of another version runs nothing is changed.
+    that a guardrail took back does not come in again, unless a person says `again`. While an A/B test of another version
+    runs, or a newer version is rolled out, nothing is changed; `kept_out` says why. Raises `ArtifactError` for a version
+    that may not serve.
     """
+    wiring().registry.servable(spec.name, version)
     with wiring().records() as records:
         released = {entry.after.challenger or entry.after.champion for entry in records.releases.journal(spec.name)}
 
     def begin(current: Release | None) -> Release:
-        if current is not None and (version in released or current.test is not None):
+        if current is not None and (
+            version in (current.champion, current.challenger)
+            or (version in released and not again)
+            or current.test is not None
+            or (current.challenger or 0) > version
+        ):
             return current
         if spec.release.kind == "ab_test" and current is not None and current.champion is not None:
             return open_test(spec, current, version, as_of)
@@ -46,13 +54,34 @@ def start_canary(spec: ModelSpec, version: int, reason: str, as_of: datetime) ->
 
 def kept_out(release: Release | None, version: int) -> tuple[str, ...]:
     """Why a version that passed its gate was not started, in words; empty when it was."""
-    if release is None or release.test is None or release.challenger == version:
+    if release is None or version in (release.champion, release.challenger):
         return ()
+    if release.test is not None:
+        return (
+            f"version {version} was not started: an A/B test of version {release.challenger} has the traffic to itself since "
+            f"{release.test.started_at:%Y-%m-%d %H:%M}. When that is over, run `roll_out` with action=start and "
+            f"version={version}, or `ab_test` with its number.",
+        )
+    if (release.challenger or 0) > version:
+        return (
+            f"version {version} was not started: version {release.challenger}, which was judged on newer rows, is being "
+            f"rolled out. When that is over, run `roll_out` with action=start and version={version}.",
+        )
     return (
-        f"version {version} was not started: an A/B test of version {release.challenger} has the traffic to itself since "
-        f"{release.test.started_at:%Y-%m-%d %H:%M}. Run `retrain` again with its `as_of`, or `ab_test` with its number, "
-        "when that is over.",
+        f"version {version} was not started: it was before, and has been taken back or replaced since, as the journal tells. "
+        f"To give it another chance, run `roll_out` with action=start, version={version} and again=true.",
     )
+
+
+@task
+def start_now(spec: ModelSpec, version: int | None, reason: str, as_of: datetime, again: bool) -> Release:
+    """`start_canary` on a person's word, who is told where it may not be: raises `InvalidTransition`."""
+    if version is None:
+        raise InvalidTransition(f"which version of {spec.name} shall start? Give its number as `version`")
+    release = start_canary.fn(spec, version, reason, as_of, again)
+    for reason_against in kept_out(release, version):
+        raise InvalidTransition(reason_against)
+    return release
 
 
 @task(retries=2, retry_delay_seconds=1)
@@ -108,11 +137,14 @@ def current_release(spec: ModelSpec) -> Release:
 
 
 @task
-def roll_back_now(spec: ModelSpec, reason: str, as_of: datetime) -> Release:
-    """Drop the challenger if there is one, else put the previous champion back."""
-    return change_release(
-        spec, lambda current: roll_back(existing(spec, current), at=as_of), action="roll_back", reason=reason
-    )
+def roll_back_now(spec: ModelSpec, reason: str, as_of: datetime, again: bool = False) -> Release:
+    """Drop the challenger if there is one, else put the previous champion back; `again`: right after a roll-back too."""
+    with wiring().records() as records:
+        done = records.releases.take_back(spec.name, at=as_of, reason=reason, again=again, **_asker("roll_back"))
+    if done.already is not None:
+        get_run_logger().warning("%s", done.already)
+    _log("roll_back", done.release)
+    return done.release
 
 
 @task
@@ -177,20 +209,22 @@ def change_release(
 ) -> Release:
     """One compare-and-swap; the same task of the same flow run again (a retry of the run) finds it done."""
     with wiring().records() as records:
-        after = records.releases.change(
-            spec.name,
-            decide,
-            action=action,
-            actor=f"flow-run/{flow_run.id}",
-            reason=reason,
-            request=f"flow-run/{flow_run.id}/{action}",
-        )
+        after = records.releases.change(spec.name, decide, action=action, reason=reason, **_asker(action))
+    _log(action, after)
+    return after
+
+
+def _asker(action: str) -> dict[str, str]:
+    """Who changes a release, and the name under which a retry of the run finds it done."""
+    return {"actor": f"flow-run/{flow_run.id}", "request": f"flow-run/{flow_run.id}/{action}"}
+
+
+def _log(action: str, release: Release) -> None:
     get_run_logger().info(
         "%s: champion %s, challenger %s at %.0f%%, previous %s",
         action,
-        after.champion,
-        after.challenger,
-        100 * after.challenger_share,
-        after.previous,
+        release.champion,
+        release.challenger,
+        100 * release.challenger_share,
+        release.previous,
     )
-    return after

@@ -149,10 +149,11 @@ def test_a_challenger_is_promoted_on_evidence_and_rolled_back_in_one_call(
 
     back = roll_out(MODEL, "rollback", end)
     assert (back.champion, back.challenger) == (1, None)
+    assert roll_out(MODEL, "rollback", end) == back  # whoever did not hear of it asks again
     with world.records() as records:
         assert [entry.action for entry in records.releases.journal(MODEL)] == ["start", "start", "promote", "roll_back"]
     with pytest.raises(InvalidTransition, match="no previous champion"):
-        roll_out(MODEL, "rollback", end)
+        roll_out(MODEL, "rollback", end, again=True)
 
     assert reconcile() == ()
     world.registry._client.set_registered_model_alias(MODEL, "champion", "2")  # a hand in MLflow

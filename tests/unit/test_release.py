@@ -33,6 +33,14 @@ def test_a_newer_version_supersedes_the_open_challenger() -> None:
     assert (release.champion, release.challenger, release.challenger_share) == (1, 3, 0.1)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_an_older_version_does_not_take_the_place_of_a_newer_challenger(share: float) -> None:
+    open_release = a_release(champion=1, challenger=9, share=0.5)
+
+    with pytest.raises(InvalidTransition, match=r"challenger 9 at 50%.*version 5 is older.*Wait until version 9"):
+        start(open_release, model="flight_delay", version=5, share=share, at=LATER)
+
+
 def test_a_first_step_of_everything_makes_the_version_champion() -> None:
     release = start(a_release(champion=1, challenger=2), model="flight_delay", version=3, share=1.0, at=LATER)
 
@@ -141,7 +149,7 @@ class AnyReleaseHistory(RuleBasedStateMachine):
     @rule(version=st.integers(1, 9), share=st.sampled_from([0.1, 0.5, 1.0]))
     def another(self, version: int, share: float) -> None:
         before = self.now
-        if version in (before.champion, before.challenger):
+        if version in (before.champion, before.challenger) or version < (before.challenger or 0):
             with pytest.raises(InvalidTransition):
                 start(before, model="flight_delay", version=version, share=share, at=MAY)
             return
