@@ -5,13 +5,12 @@ is what was scored, cell by cell. Not here: HTTP (`routes.py`), loading (`loaded
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import numpy as np
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 
 from evergreen.errors import DataError
 from evergreen.spec import ModelSpec
-from evergreen.training.data.preprocessing import category_key
 from evergreen.types import Cell, Prediction
 from serving.caches import PredictionCache, Said
+from serving.cells import cells, listed, picked, typed
 from serving.features import Examples, FeatureLookup, given, joined, refusal
 from serving.loaded import LoadedModel
 from serving.log_writer import LogWriter
@@ -133,6 +132,7 @@ class Scorer:
         named = keys(loaded.release, examples.example_ids, examples.columns)
         routed = np.array(roles(loaded.release, named), dtype=object)
         answers: dict[int, Prediction] = {}
+        failed: dict[int, Beside] = {}
         for role in ROLES:
             where = np.flatnonzero(routed == role)
             if not where.size:
@@ -140,11 +140,14 @@ class Scorer:
             begun = time.perf_counter()
             version = _version_of(loaded, role)
             try:
-                cells, said_of_it = _score_rows(loaded, version, examples, where, self._cache(loaded.spec))
-            except Exception:
-                if role == "champion" or not loaded.spec.release.shadow:
+                rows, said_of_it = _score_rows(loaded, version, examples, where, self._cache(loaded.spec))
+            except Exception as error:
+                if role == "champion":
                     raise
-                routed[where] = "champion"  # beside whom it is asked once more, and its failure is logged
+                routed[where] = "champion"
+                if not loaded.spec.release.shadow:  # else it is asked once more beside the champion, and fails there
+                    seconds = time.perf_counter() - begun
+                    failed = dict.fromkeys(where.tolist(), self._failed(loaded, version, where, seconds, error))
                 continue
             # A version is charged for the lookup and its own scoring, not for the other version's.
             seconds = looked_up_seconds + time.perf_counter() - begun
@@ -153,13 +156,13 @@ class Scorer:
             rows_a_latency = where.size if share_latency else 1
             latency_ms = 1000 * seconds / rows_a_latency
             beside = self._score_beside(loaded, role, examples, where)
-            shadow_ms = None if beside is None else 1000 * (looked_up_seconds + beside.seconds) / rows_a_latency
-            for place, (row, features, said) in enumerate(zip(where.tolist(), cells, said_of_it, strict=True)):
+            for place, (row, features, said) in enumerate(zip(where.tolist(), rows, said_of_it, strict=True)):
                 answer = _prediction(loaded, examples, row, version, role, said, features, latency_ms)
                 if loaded.release.test is not None:
                     answer = answer.model_copy(update={"routed_by": named[row]})
-                if beside is not None:
-                    answer = answer.model_copy(update=beside.fields(place, shadow_ms))
+                if (other := failed.get(row, beside)) is not None:
+                    other_ms = 1000 * (looked_up_seconds + other.seconds) / rows_a_latency
+                    answer = answer.model_copy(update=other.fields(place, other_ms))
                 answers[row] = answer
         return [answers[row] for row in range(len(examples))]
 
@@ -182,10 +185,15 @@ class Scorer:
         try:
             said = _score_rows(loaded, version, examples, where, self._cache(loaded.spec))[1]
         except Exception as error:
-            self._metrics.shadow_failures.labels(loaded.spec.name, version).inc(where.size)
-            logger.warning("%s version %d failed beside the answer: %s", loaded.spec.name, version, error)
-            return Beside(version, None, time.perf_counter() - begun)
+            return self._failed(loaded, version, where, time.perf_counter() - begun, error)
         return Beside(version, said, time.perf_counter() - begun)
+
+    def _failed(
+        self, loaded: LoadedModel, version: int, where: NDArray[np.intp], seconds: float, error: Exception
+    ) -> "Beside":
+        self._metrics.shadow_failures.labels(loaded.spec.name, version).inc(where.size)
+        logger.warning("%s version %d failed beside the answer: %s", loaded.spec.name, version, error)
+        return Beside(version, None, seconds)
 
 
 @dataclass(frozen=True)
@@ -197,7 +205,7 @@ class Beside:
     """None: it failed."""
     seconds: float
 
-    def fields(self, place: int, latency_ms: float | None) -> dict[str, Any]:
+    def fields(self, place: int, latency_ms: float) -> dict[str, Any]:
         """What an answer keeps of it."""
         score, probabilities = (None, None) if self.said is None else self.said[place]
         return {
@@ -230,14 +238,14 @@ def _score_rows(
     some_rows = None if len(where) == len(examples) else where.tolist()
     columns: dict[str, list[Any] | NDArray[Any]] = {}
     for name, kind in version.inputs.items():
-        given = examples.columns[name] if some_rows is None else _picked(examples.columns[name], some_rows)
-        columns[name] = _typed(given, kind) if isinstance(given, np.ndarray) else _listed(given, kind)
+        given = examples.columns[name] if some_rows is None else picked(examples.columns[name], some_rows)
+        columns[name] = typed(given, kind) if isinstance(given, np.ndarray) else listed(given, kind)
     names = list(columns)
-    rows = list(zip(*(_cells(column) for column in columns.values()), strict=True))
+    rows = list(zip(*(cells(column) for column in columns.values()), strict=True))
 
     def score(some: Sequence[int] | None = None) -> list[Said]:
-        picked = columns if some is None else {name: _picked(column, some) for name, column in columns.items()}
-        return _said(version.score(picked).tolist(), version.classes)
+        asked = columns if some is None else {name: picked(column, some) for name, column in columns.items()}
+        return _said(version.score(asked).tolist(), version.classes)
 
     said = score() if cache is None else cache.said(number, rows, score)
     return [dict(zip(names, row, strict=True)) for row in rows], said
@@ -247,34 +255,6 @@ def _said(scores: list[Any], classes: Sequence[str]) -> list[Said]:
     if not classes:
         return [(score, None) for score in scores]
     return [(max(row), dict(zip(classes, row, strict=True))) for row in scores]
-
-
-def _picked(column: Sequence[Any] | NDArray[Any], rows: Sequence[int]) -> list[Any] | NDArray[Any]:
-    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
-
-
-def _listed(values: Sequence[Any], kind: Literal["numeric", "categorical"]) -> list[Cell]:
-    """A request's cells: None where missing or infinite. Arrays would cost some microseconds a column, for one row too."""
-    if kind == "categorical":
-        return [value if type(value) is str else category_key(value) for value in values]
-    return [None if value is None or not math.isfinite(value) else float(value) for value in values]
-
-
-def _typed(values: NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:
-    """Numbers as float64 with NaN where missing or infinite; categories as objects with None where missing."""
-    if kind == "numeric":
-        numbers = np.asarray(values, dtype=np.float64)  # None becomes NaN
-        return np.where(np.isfinite(numbers), numbers, np.nan)
-    categories = np.empty(len(values), dtype=object)
-    categories[:] = [category_key(value) for value in values]
-    return categories
-
-
-def _cells(column: list[Cell] | NDArray[Any]) -> list[Cell]:
-    if isinstance(column, list):
-        return column
-    values = column.tolist()
-    return values if column.dtype == object else [None if value != value else value for value in values]
 
 
 def _prediction(

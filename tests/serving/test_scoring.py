@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from evergreen.ab_test import plan
 from evergreen.errors import DataError
+from evergreen.monitoring.performance import live_figures
 from evergreen.release import start_test
+from evergreen.rollout import judge
 from evergreen.settings import Settings
-from evergreen.spec import AbTestConfig
+from evergreen.spec import AbTestConfig, ReleaseConfig
 from evergreen.training.predictor import Predictor
 from evergreen.types import Prediction, Release, Window
 from evergreen.wiring import Wiring
@@ -215,23 +217,24 @@ def test_a_challenger_in_the_shadow_scores_what_the_champion_answers(bench: Benc
 
 
 def test_a_champion_alone_or_a_spec_without_shadow_scores_once(bench: Bench) -> None:
-    alone, split = bench.model("once"), bench.model("split", share=0.5)
-    release = split.spec.release.model_copy(update={"shadow": False})
-    split = replace(split, spec=split.spec.model_copy(update={"release": release}))
+    alone, split = bench.model("once"), without_shadow(bench.model("split", share=0.5))
 
     for model in (alone, split):
         answers = bench.scorer.answer_joined(model, a_frame())
         assert {answer.shadow_version for answer in answers} == {None}
 
 
+class Broken:
+    """It loads, and cannot score."""
+
+    inputs = INPUTS
+    classes = ()
+
+    def score(self, columns: Any) -> Any:
+        raise RuntimeError(f"a kernel is missing for {len(columns)} columns")
+
+
 def test_where_a_challenger_fails_the_champion_answers_and_the_failure_is_logged(bench: Bench) -> None:
-    class Broken:
-        inputs = INPUTS
-        classes = ()
-
-        def score(self, columns: Any) -> Any:
-            raise RuntimeError(f"a kernel is missing for {len(columns)} columns")
-
     broken = bench.model("broken", share=0.5)
     broken = replace(broken, versions={1: bench.versions[1], 2: Broken()})
 
@@ -242,6 +245,32 @@ def test_where_a_challenger_fails_the_champion_answers_and_the_failure_is_logged
     assert (logged["shadow_version"] == 2).all()
     assert logged["shadow_score"].isna().all()
     assert counted(bench.metrics, "shadow_failures_total", model="broken", version="2") == 50
+
+
+def test_without_a_shadow_too_the_champion_answers_and_what_failed_takes_the_challenger_back(bench: Bench) -> None:
+    broken = without_shadow(bench.model("unshadowed", share=0.5))
+    healthy = {answer.example_id: answer.version for answer in bench.scorer.answer_joined(broken, a_frame())}
+    broken = replace(broken, versions={1: bench.versions[1], 2: Broken()})
+    again = a_frame().assign(event_timestamp=lambda rows: rows["event_timestamp"] + timedelta(hours=1))
+
+    answers = bench.scorer.answer_joined(broken, again)
+
+    asked = {name for name, version in healthy.items() if version == 2}
+    assert [answer.version for answer in answers] == [1] * 50
+    assert {answer.example_id for answer in answers if answer.shadow_version == 2} == asked  # and no other was asked
+    assert all(answer.shadow_score is None for answer in answers)
+    assert counted(bench.metrics, "shadow_failures_total", model="unshadowed", version="2") == len(asked)
+    logged = bench.logged("unshadowed")
+    figures = live_figures(logged, 2)
+    assert (figures.rows, figures.failed) == (2 * len(asked), len(asked))
+    config = ReleaseConfig(steps=(0.5, 1.0), shadow=False, min_rows=10, dwell_hours=0)
+    decision = judge(broken.release, live_figures(logged, 1), figures, config, NOON + timedelta(days=3))
+    assert (decision.action, "version 2 failed on" in decision.reasons[0]) == ("roll_back", True)
+
+
+def without_shadow(model: LoadedModel) -> LoadedModel:
+    release = model.spec.release.model_copy(update={"shadow": False})
+    return replace(model, spec=model.spec.model_copy(update={"release": release}))
 
 
 def test_rows_are_counted_by_version_and_role(bench: Bench) -> None:
