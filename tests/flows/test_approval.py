@@ -72,8 +72,13 @@ def test_a_person_says_yes_or_no(prefect_api: str, approve: bool) -> None:
     assert said == (approve, "looked at it")
 
 
-def test_nobodys_answer_in_time_is_a_no(prefect_api: str) -> None:
+def test_nobodys_answer_in_time_is_a_no_and_the_run_ends_as_any_other(prefect_api: str) -> None:
     assert ask(asking(hours=2 / 3600)) == (False, f"nobody answered within {2 / 3600:g} h")
+
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(RUNS[-1]).state
+    assert state is not None
+    assert (state.name, state.message) == ("Completed", None)
 
 
 def test_where_nobody_is_asked_it_is_a_yes_at_once() -> None:
