@@ -7,6 +7,12 @@ Bayesian Two-Sample t-test"). By Ville's inequality it ever exceeds 1 / (1 - con
 chance, so the m it has not refuted by then hold the truth at every look. How often that errs on days as the flights' are, and
 after how many days it sees what, is measured by `bench/release.py`.
 
+The theorem wants each day's figure fixed when it is first seen. `paired_days` computes past days again with the outcomes that
+came since (a late one moves its day's mean a little), so the sequence looked at tomorrow is not quite today's with a day added.
+In 20,000 simulated roll-outs of equal models with sixty daily looks, at a level of 5%, 1.1 to 1.3% err on days that stay as
+they were, and at most 1.6% where a fifth of each day's outcomes comes a day late and what came early leans to one side by as
+much as days scatter. `[monitor].min_label_share` bounds how much of a day may still come.
+
 Pure. Called by `rollout.py`, over what `monitoring/shadow.py` pairs, and by `ab_test.py`.
 """
 
