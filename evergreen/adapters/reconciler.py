@@ -25,8 +25,8 @@ CHANGES_MEANWHILE = 20
 class Registry(Protocol):
     """The part of `ModelRegistry` that mirrors a release."""
 
-    def mirror(self, release: Release) -> None:
-        """Show the release."""
+    def mirror(self, release: Release, *, tag_alone: bool = False) -> None:
+        """Show the release; or say what it is and leave the aliases where they are."""
 
     def mirrored(self, model: str) -> tuple[dict[str, int], Release | None]:
         """What is shown."""
@@ -103,7 +103,10 @@ def _reconcile(engine: Engine, registry: Registry, model: str) -> Iterator[Findi
         by_hand = "; ".join(finding.reason for finding in found if finding.kind == "moved_by_hand")
         if by_hand:
             # Named after what was seen: whoever is killed before the mirror, or looks at the same time, notes it no second time.
-            seen = f"by-hand/{told.revision if told else 0}/{sorted(aliases.items())}"
+            # A tag that is gone is written first, else the next hand that deletes it would be taken for this one.
+            if told is None:
+                registry.mirror(release, tag_alone=True)
+            seen = f"by-hand/{(told or release).revision}/{sorted(aliases.items())}"
             with suppress(ReleaseConflict), Session(engine) as session, session.begin():
                 ReleaseStore(session).note(
                     model, action="moved_by_hand", actor="reconciler", reason=by_hand, request=seen

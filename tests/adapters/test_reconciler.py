@@ -115,6 +115,38 @@ def test_a_hand_that_moves_an_alias_again_is_noted_again_and_one_repair_that_die
     assert registry.mirrored(MODEL) == ({"champion": 1}, journal[-1].after)
 
 
+def test_a_hand_that_deletes_the_tag_as_well_is_noted_each_time_and_a_repair_that_died_is_not_noted_twice(
+    engine: Engine, registry: ModelRegistry, settings: Settings
+) -> None:
+    registry.mirror(change(engine, 1))
+    hand = client(settings)
+
+    def both() -> None:
+        hand.set_registered_model_alias(MODEL, "champion", "2")
+        hand.delete_registered_model_tag(MODEL, "evergreen.release")
+
+    class Dying:
+        def __getattr__(self, name: str) -> object:
+            return getattr(registry, name)
+
+        def mirror(self, release: Release, *, tag_alone: bool = False) -> None:
+            if not tag_alone:
+                raise RuntimeError("killed before the mirror")
+            registry.mirror(release, tag_alone=True)
+
+    both()
+    with pytest.raises(RuntimeError):
+        reconcile(engine, Dying())  # type: ignore[arg-type]
+    reconcile(engine, registry)
+    both()
+    reconcile(engine, registry)
+
+    with Session(engine) as session:
+        journal = ReleaseStore(session).journal(MODEL)
+    assert [entry.action for entry in journal] == ["start", "moved_by_hand", "moved_by_hand"]
+    assert registry.mirrored(MODEL) == ({"champion": 1}, journal[-1].after)
+
+
 def test_an_alias_that_was_deleted_by_hand_comes_back(
     engine: Engine, registry: ModelRegistry, settings: Settings
 ) -> None:

@@ -14,13 +14,13 @@ ALIASES = ("champion", "challenger", "previous")
 RELEASE_TAG = "evergreen.release"
 
 
-def mirror(client: MlflowClient, release: Release) -> None:
-    """Make MLflow say what the release says.
+def mirror(client: MlflowClient, release: Release, *, tag_alone: bool = False) -> None:
+    """Make MLflow say what the release says; with `tag_alone` the aliases stay where they are.
 
     The tag is written last: where it tells of this revision, the aliases once did too.
     """
     aliases, told = mirrored(client, release.model)
-    for alias in ALIASES:
+    for alias in () if tag_alone else ALIASES:
         number, shown = getattr(release, alias), aliases.get(alias)
         if number is None and shown is not None:
             client.delete_registered_model_alias(release.model, alias)

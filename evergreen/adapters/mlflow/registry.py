@@ -179,9 +179,9 @@ class ModelRegistry(Runs):
             champion = self.read(version.run_id, "champion_evaluation", Evaluation)
         return self.evaluation(version), champion, self.read(version.run_id, "gate", GateDecision)
 
-    def mirror(self, release: Release) -> None:
-        """Make MLflow's aliases and the tag `evergreen.release` say what the release says."""
-        mlflow_aliases.mirror(self._client, release)
+    def mirror(self, release: Release, *, tag_alone: bool = False) -> None:
+        """Make MLflow's aliases and the tag `evergreen.release`, or that tag alone, say what the release says."""
+        mlflow_aliases.mirror(self._client, release, tag_alone=tag_alone)
 
     def mirrored(self, model: str) -> tuple[dict[str, int], Release | None]:
         """What MLflow shows: version by alias, and the release that was mirrored last. Raises `UnknownModel`."""
