@@ -44,6 +44,8 @@ MODEL = "flight_delay"
 READS = ("_", "get", "search", "list", "download", "load")
 """Just before one of these the world is as it was after the call before."""
 Operation = Callable[[Wiring], object]
+TOLD = "model, revision, action, actor, reason, at, before, after, request"
+"""Of the journal: all but the moment on the wall."""
 
 
 def register(wire: Wiring, content: str) -> None:
@@ -295,7 +297,7 @@ def state(home: Path) -> dict[str, Any]:
     with sqlite3.connect(f"file:{home}/evergreen.db?mode=ro", uri=True) as tables:
         found: dict[str, Any] = {
             "release": tables.execute("SELECT * FROM releases").fetchall(),
-            "journal": tables.execute("SELECT * FROM release_journal ORDER BY revision").fetchall(),
+            "journal": tables.execute(f"SELECT {TOLD} FROM release_journal ORDER BY revision").fetchall(),
             "answers": tables.execute("SELECT count(*), count(routed_by) FROM predictions").fetchall(),
             "outcomes": tables.execute("SELECT count(*) FROM outcomes").fetchall(),
         }
@@ -315,10 +317,16 @@ def state(home: Path) -> dict[str, Any]:
 
 
 def poll(home: Path, champions: set[int] | None) -> None:
-    """Read both databases until the file `stop` is there; raises at the first instant without one champion."""
+    """Read both databases until the file `stop` is there; raises at the first instant without one champion.
+
+    Its first look, before the file `looking` is there, is before the operation begins and its last after the end; raises
+    where there was none between.
+    """
     tables = sqlite3.connect(f"file:{home}/evergreen.db?mode=ro", uri=True)
     registry = sqlite3.connect(f"file:{home}/mlflow.db?mode=ro", uri=True)
-    while not (home / "stop").exists():
+    looks, over = 0, False
+    while not over:
+        over = (home / "stop").exists()
         rows = [row[0] for row in tables.execute("SELECT champion FROM releases")]
         shown = [
             row[0] for row in registry.execute("SELECT version FROM registered_model_aliases WHERE alias = 'champion'")
@@ -326,7 +334,10 @@ def poll(home: Path, champions: set[int] | None) -> None:
         for found in (rows, shown):
             assert len(found) <= 1, found
             assert champions is None or (len(found) == 1 and found[0] in champions), (rows, shown)
+        looks += 1
+        (home / "looking").touch()
         time.sleep(0.002)
+    assert looks > 2, f"it looked {looks} times, and never while something was done"
 
 
 def kill_at(base: Path, home: Path, operation: Operation, fatal: int, champions: set[int] | None) -> dict[str, Any]:
@@ -340,11 +351,14 @@ def kill_at(base: Path, home: Path, operation: Operation, fatal: int, champions:
             print(f"the reader saw: {error}", file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
+    while not (home / "looking").exists():
+        assert os.waitpid(reader, os.WNOHANG) == (0, 0), "the reader saw an instant without one champion"
+        time.sleep(0.002)
     run(home, operation, fatal)
     run(home, operation)
     (home / "stop").touch()
     _, status = os.waitpid(reader, 0)
-    assert status == 0, "the reader saw an instant without one champion"
+    assert status == 0, "the reader saw an instant without one champion, or nothing"
     found = state(home)
     shutil.rmtree(home)
     return found

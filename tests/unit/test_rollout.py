@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evergreen.errors import ReleaseConflict
-from evergreen.release import step
+from evergreen.release import start, step
 from evergreen.rollout import follow, judge, next_share
 from evergreen.spec import ReleaseConfig
 from evergreen.types import ReleaseDecision
@@ -163,6 +163,29 @@ def test_following_the_steps_ends_at_everything(steps: set[float]) -> None:
 
 def test_out_of_the_shadow_the_next_share_is_the_first_step() -> None:
     assert next_share(a_release(challenger=2, share=0.0), ReleaseConfig()) == 0.05
+
+
+def test_the_default_steps_are_walked_one_by_one_and_each_holds_until_its_dwell_and_its_rows_are_over() -> None:
+    config, at = ReleaseConfig(), MAY
+    release = start(a_release(champion=1), model="flight_delay", version=2, share=config.steps[0], at=at)
+    walked, actions = [release.challenger_share], []
+
+    while release.challenger is not None:
+        over = at + 24 * HOUR
+        few, enough = some_live_figures(rows=99), some_live_figures(rows=100)
+        early = judge(release, some_live_figures(version=1), enough, config, over - HOUR, EQUAL, MAY)
+        unseen = judge(release, some_live_figures(version=1), few, config, over, EQUAL, MAY)
+        decision = judge(release, some_live_figures(version=1), enough, config, over, EQUAL, MAY)
+        assert follow(release, early, config, over) == follow(release, unseen, config, over) == release
+        assert "23.0 h" in early.reasons[0]
+        assert "99 answers" in unseen.reasons[0]
+        release, at = follow(release, decision, config, over), over
+        walked.append(release.challenger_share if release.challenger else 1.0)
+        actions.append(decision.action)
+
+    assert walked == [0.0, 0.05, 0.25, 0.5, 1.0]
+    assert actions == ["advance", "advance", "advance", "promote"]
+    assert (release.champion, release.previous, at) == (2, 1, MAY + 4 * DAY)
 
 
 def decide(days: list[float], config: ReleaseConfig = PROVING, waited_days: float = 5.0) -> ReleaseDecision:
