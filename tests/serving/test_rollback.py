@@ -12,9 +12,7 @@ import httpx
 import psutil
 import pytest
 
-import stack.rollback
 from evergreen.settings import ROOT
-from evergreen.types import Release
 from evergreen.wiring import Wiring
 from serving.app import create_app
 from serving.keys import ApiKeys
@@ -23,7 +21,7 @@ from stack.ports import free_port
 from tests.serving.conftest import installation
 from tests.serving.server_process import promoted
 from tests.serving.server_process import served as serving_here
-from tests.serving.serving_factories import NOON, eventually
+from tests.serving.serving_factories import eventually
 
 MODEL = "flight_delay"
 EFFECTIVE_SECONDS = 2.0
@@ -217,58 +215,3 @@ def test_a_rollback_takes_effect_on_every_serving_process_within_two_seconds(
         assert seconds_until(both, 1) < EFFECTIVE_SECONDS
         assert journal(installation)[-1][0] == "roll_back"
     assert first.champion == 1
-
-
-def test_a_call_or_a_command_that_is_run_again_goes_no_further_back_unless_it_says_so(
-    installation: Wiring, admin: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Whoever saw a timeout asks again; both ways, the second through the other."""
-    monkeypatch.setattr(stack.rollback, "wiring", lambda: installation)
-
-    def command(*more: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["rollback", MODEL, *more])
-        assert stack.rollback.main() == 0
-        return capsys.readouterr().out
-
-    with serving_here(create_app(installation.settings)) as client:
-        two_back(installation)
-        first = client.post(f"/models/{MODEL}/rollback", headers=admin)
-        again = client.post(f"/models/{MODEL}/rollback", headers=admin)
-        told = command()
-        further = client.post(f"/models/{MODEL}/rollback", headers=admin | {"X-Again": "true"})
-        two_back(installation)
-        command()
-        over_http = client.post(f"/models/{MODEL}/rollback", headers=admin)
-        command("--again")
-
-    assert (first.json()["champion"], first.json()["challenger"], first.json()["already"]) == (2, None, None)
-    assert again.status_code == 200
-    assert again.json() == first.json() | {"already": again.json()["already"]}
-    assert "version 1 was taken back" in again.json()["already"]
-    assert "by http/night-shift (asked for over HTTP). Version 2 is the champion; nothing was changed" in told
-    assert f"make rollback MODEL={MODEL} AGAIN=1" in told
-    assert (further.json()["champion"], further.json()["already"]) == (1, None)
-    assert over_http.json()["champion"] == 2
-    with installation.records() as records:
-        now = records.releases.current(MODEL)
-    assert now is not None
-    assert now.champion == 1
-
-
-def two_back(wire: Wiring) -> None:
-    """Champion 2 after 1, with 1 open as challenger once more: two roll-backs away from 1."""
-    with wire.records() as records:
-        before = records.releases.current(MODEL)
-        revision = 0 if before is None else before.revision
-        after = Release(
-            model=MODEL,
-            revision=revision + 1,
-            champion=2,
-            challenger=1,
-            challenger_share=0.1,
-            previous=1,
-            changed_at=NOON,
-        )
-        records.releases.save(
-            after, expected_revision=revision or None, action="test", actor="a test", reason="", at=NOON
-        )
