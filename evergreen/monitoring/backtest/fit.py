@@ -8,6 +8,7 @@ the calendar's own share of retrains the retrain budget's. Pure. Called by `task
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from evergreen.monitoring.backtest.figures import false_alarms, upper_share
 from evergreen.monitoring.backtest.play import History
@@ -27,7 +28,7 @@ def routines(spec: ModelSpec) -> tuple[ModelSpec, ...]:
     """
     days, epochs = spec.remedy.tune_days, spec.remedy.tune_epochs
     tuned = ((days, epochs), (days, 2 * epochs), (2 * days, epochs), (2 * days, 2 * epochs))
-    tried = (
+    tried: tuple[dict[str, Any], ...] = (
         {"routine": None},
         {"routine": Remedy.RECALIBRATE},
         *({"routine": Remedy.FINE_TUNE, "tune_days": over, "tune_epochs": times} for over, times in tuned),
