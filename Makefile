@@ -35,7 +35,7 @@ test: $(READY)   ## the test suite
 test-all: test test-slow ## the suite, then the slow tests
 
 test-slow: $(READY) ## only the slow tests: whole flows, kills, the demo
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 check: $(READY)  ## lint and types
 	$(BIN)/ruff check .
