@@ -18,7 +18,7 @@ from evergreen.types import Cause, Outcome
 from evergreen.wiring import Wiring, wiring
 from flows.retrain import retrain
 from stack.drain import drain
-from stack.environment import environment
+from stack.environment import QUIET, environment
 from stack.health import wait_for
 from stack.ports import free_port
 from tasks.scoring import runtime
@@ -74,6 +74,20 @@ def living_in(home: Path) -> Iterator[Wiring]:
         wiring.cache_clear()
         runtime.cache_clear()
         patch.undo()
+
+
+def flow_process(home: Path, api: str, program: str, **settings: str) -> "subprocess.Popen[str]":
+    """Python text in a process group of its own, living in `home`; its first argument is `FIRST`."""
+    env = os.environ | QUIET | {
+        "EVERGREEN_HOME": str(home),
+        "EVERGREEN_MODELS_DIR": str(home / "models_dir"),
+        "EVERGREEN_CODE_REVISION": "test",
+        "PREFECT_API_URL": api,
+    } | settings  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", program, FIRST.isoformat()],
+        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,15 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from evergreen.settings import ROOT
 from evergreen.types import Outcome
 from evergreen.wiring import Wiring
-from stack.environment import QUIET
-from tests.flow_worlds import FIRST, living_in
+from tests.flow_worlds import FIRST, flow_process, living_in
 
 RUN = """
 import sys
@@ -30,18 +27,8 @@ LEASE_SECONDS = "1"
 
 
 def start(home: Path, api: str) -> "subprocess.Popen[str]":
-    """`retrain` in a process group of its own."""
-    env = os.environ | QUIET | {
-        "EVERGREEN_HOME": str(home),
-        "EVERGREEN_MODELS_DIR": str(home / "models_dir"),
-        "EVERGREEN_CODE_REVISION": "test",
-        "EVERGREEN_LEASE_SECONDS": LEASE_SECONDS,
-        "PREFECT_API_URL": api,
-    }  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, FIRST.isoformat()],
-        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+    """`retrain`, whose lease on its request soon ends when it dies."""
+    return flow_process(home, api, RUN, EVERGREEN_LEASE_SECONDS=LEASE_SECONDS)
 
 
 def finished(process: "subprocess.Popen[str]") -> tuple[Outcome, str]:

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from evergreen.settings import ROOT
 from evergreen.spec import load_spec
 from evergreen.tuning import with_values
 from evergreen.types import Tuning
 from evergreen.wiring import Wiring
 from flows.tune import tune
-from stack.environment import QUIET
-from tests.flow_worlds import FIRST
+from tests.flow_worlds import FIRST, flow_process
 
 MODEL = "flight_delay"
 TUNE = """
@@ -66,26 +62,13 @@ print("TUNING " + tune("flight_delay", datetime.fromisoformat(sys.argv[1])).mode
 """
 
 
-def start(home: Path, api: str) -> "subprocess.Popen[str]":
-    env = os.environ | QUIET | {
-        "EVERGREEN_HOME": str(home),
-        "EVERGREEN_MODELS_DIR": str(home / "models_dir"),
-        "EVERGREEN_CODE_REVISION": "test",
-        "PREFECT_API_URL": api,
-    }  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, FIRST.isoformat()],
-        cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-
-
 @pytest.mark.slow
 def test_killed_in_a_trial_and_run_again_it_goes_on_in_the_same_study(
     world: Wiring, rewrite_spec: Callable[[str, str], None], prefect_api: str
 ) -> None:
     rewrite_spec("\n[gate]", TUNE)
     home = world.settings.home
-    killed = start(home, prefect_api)
+    killed = flow_process(home, prefect_api, RUN)
     deadline = time.monotonic() + 240
     while not list((home / "training" / "tune" / MODEL).glob("*/checkpoints/*")):
         assert killed.poll() is None, killed.communicate()[0][-3000:]
@@ -97,7 +80,7 @@ def test_killed_in_a_trial_and_run_again_it_goes_on_in_the_same_study(
     psutil.wait_procs(ranks, timeout=20)
     assert not [rank for rank in ranks if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]
 
-    again = start(home, prefect_api)
+    again = flow_process(home, prefect_api, RUN)
     output, _ = again.communicate(timeout=280)
 
     (line,) = [line for line in output.splitlines() if line.startswith("TUNING ")]
