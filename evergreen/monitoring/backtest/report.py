@@ -53,7 +53,7 @@ class BacktestReport(Fact):
     weeks: int
     fitted_on: Window
     """What thresholds were fitted on; nothing that is reported lies in it."""
-    recommended: dict[str, float | str | None]
+    recommended: dict[str, int | float | str | None]
     """The fitted `[monitor]` and `[remedy]` keys."""
     trained_with: dict[str, Any]
     policies: tuple[PolicyFigures, ...]
