@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SPREAD := -n 2 --dist loadfile  # tests wait for processes most of the time; those of a file share what they set up
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up rollback evidently test test-all test-slow check bench backtest clean
@@ -30,12 +31,12 @@ evidently: $(READY) ## Evidently's own pages over what the watch compared: http:
 	DO_NOT_TRACK=1 $(BIN)/evidently ui --host 127.0.0.1 --port $${EVERGREEN_EVIDENTLY_PORT:-8010} --workspace $${EVERGREEN_HOME:-.evergreen}/evidently/workspace
 
 test: $(READY)   ## the test suite
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SPREAD)
 
 test-all: test test-slow ## the suite, then the slow tests
 
 test-slow: $(READY) ## only the slow tests: whole flows, kills, the demo
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow $(SPREAD)
 
 check: $(READY)  ## lint and types
 	$(BIN)/ruff check .

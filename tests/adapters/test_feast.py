@@ -25,7 +25,8 @@ MOMENTS = [
     datetime(2013, 2, 20, 12, 59, 59, tzinfo=UTC),
     datetime(2013, 2, 27, 23, 15, tzinfo=UTC),
 ]
-REDIS = os.environ.get("EVERGREEN_TEST_REDIS", "localhost:6379,db=11")
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+REDIS = os.environ.get("EVERGREEN_TEST_REDIS", f"localhost:6379,db={11 + WORKER}")
 
 
 def a_store(history: Settings, home: Path, **settings: Any) -> Features:
