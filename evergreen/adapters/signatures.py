@@ -13,10 +13,12 @@ Called by `mlflow/`.
 """
 
 import base64
+import fcntl
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
@@ -79,12 +81,8 @@ class Signatures:
 
     def _private_key(self) -> Ed25519PrivateKey:
         if not self._signing_key.exists():
-            key = Ed25519PrivateKey.generate()
-            private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            public = self._trust(key)  # first: later nobody could tell a key not yet trusted from one trusted no more
-            if not _place(self._signing_key, private, mode=0o600):
-                public.unlink()  # another process made one at the same time, and that stays
-        key = self._read_private_key()
+            self._make_key()
+        key = self._read(self._signing_key)
         if not self._trusted_keys.exists():
             self._trust(key)  # a key of one's own, seen for the first time
         if not self._trusts(key):
@@ -94,28 +92,42 @@ class Signatures:
             )
         return key
 
-    def _read_private_key(self) -> Ed25519PrivateKey:
-        if self._signing_key.stat().st_mode & 0o007:
+    def _make_key(self) -> None:
+        """One key, however many ask at once; who is killed on the way and asks again goes on with the same."""
+        folder = self._signing_key.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel releases it when its holder dies
+            if self._signing_key.exists():
+                return
+            aside = self._signing_key.with_name(f".{self._signing_key.name}.next")
+            key = Ed25519PrivateKey.generate()
+            _place(aside, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
+            # Trusted before it is in force: later nobody could tell a key not yet trusted from one trusted no more.
+            self._trust(self._read(aside))
+            aside.rename(self._signing_key)
+        finally:
+            os.close(handle)
+
+    def _read(self, path: Path) -> Ed25519PrivateKey:
+        if path.stat().st_mode & 0o007:
             raise ConfigurationError(
-                f"everybody may read the signing key {self._signing_key}: chmod 600 it, and make another if it was seen"
+                f"everybody may read the signing key {path}: chmod 600 it, and make another if it was seen"
             )
         try:
-            key = load_pem_private_key(self._signing_key.read_bytes(), password=None)
+            key = load_pem_private_key(path.read_bytes(), password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise ConfigurationError(
-                f"EVERGREEN_SIGNING_KEY {self._signing_key} is no unencrypted PEM key: {error}"
-            ) from error
+            raise ConfigurationError(f"EVERGREEN_SIGNING_KEY {path} is no unencrypted PEM key: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise ConfigurationError(
-                f"EVERGREEN_SIGNING_KEY {self._signing_key} is no Ed25519 key: openssl genpkey -algorithm ed25519 makes one"
+                f"EVERGREEN_SIGNING_KEY {path} is no Ed25519 key: openssl genpkey -algorithm ed25519 makes one"
             )
         return key
 
-    def _trust(self, key: Ed25519PrivateKey) -> Path:
+    def _trust(self, key: Ed25519PrivateKey) -> None:
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        path = self._trusted_keys / f"{key_id(key.public_key())}.pem"
-        _place(path, public, mode=0o644)
-        return path
+        _place(self._trusted_keys / f"{key_id(key.public_key())}.pem", public, mode=0o644)
 
     def _trusts(self, key: Ed25519PrivateKey) -> bool:
         return key_id(key.public_key()) in {key_id(trusted) for trusted in self._public_keys()}
@@ -165,8 +177,8 @@ def _text(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _place(path: Path, content: bytes, *, mode: int) -> bool:
-    """Write a file whole or not at all, unless it is there already; True when it was written."""
+def _place(path: Path, content: bytes, *, mode: int) -> None:
+    """Write a file whole or not at all, unless it is there already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".making-")  # 0600 from the start
     try:
@@ -175,9 +187,7 @@ def _place(path: Path, content: bytes, *, mode: int) -> bool:
             os.fchmod(file.fileno(), mode)
             file.flush()
             os.fsync(file.fileno())
-        os.link(scratch, path)
-    except FileExistsError:
-        return False
+        with suppress(FileExistsError):
+            os.link(scratch, path)
     finally:
         Path(scratch).unlink()
-    return True

@@ -118,6 +118,24 @@ def test_the_only_key_revoked_is_not_trusted_again_by_sealing_with_it(keys: Sign
     assert not public.exists()
 
 
+def test_who_dies_while_the_key_is_made_goes_on_with_the_same(
+    keys: Signatures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            sealed(keys)
+    before = list((tmp_path / "keys" / "trusted").glob("*.pem"))
+
+    keys.require(sealed(keys), "flight_delay", ARTIFACT, VERDICT, passed=True)
+
+    assert list((tmp_path / "keys" / "trusted").glob("*.pem")) == before
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["signing.pem", "trusted"]
+
+
 def test_a_key_of_ones_own_is_trusted_from_the_start(keys: Signatures, tmp_path: Path) -> None:
     sealed(Signatures(tmp_path / "mine" / "signing.pem", tmp_path / "elsewhere"))
     mine = Signatures(tmp_path / "mine" / "signing.pem", tmp_path / "keys" / "trusted")
