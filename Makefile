@@ -31,12 +31,14 @@ evidently: $(READY) ## Evidently's own pages over what the watch compared: http:
 	DO_NOT_TRACK=1 $(BIN)/evidently ui --host 127.0.0.1 --port $${EVERGREEN_EVIDENTLY_PORT:-8010} --workspace $${EVERGREEN_HOME:-.evergreen}/evidently/workspace
 
 test: $(READY)   ## the test suite
-	$(BIN)/python -m pytest -m "not slow" $(SPREAD)
+	$(BIN)/python -m pytest -m "not slow and not alone" $(SPREAD)
+	$(BIN)/python -m pytest -m "not slow and alone"
 
 test-all: test test-slow ## the suite, then the slow tests
 
 test-slow: $(READY) ## only the slow tests: whole flows, kills, the demo
-	$(BIN)/python -m pytest -m slow $(SPREAD)
+	$(BIN)/python -m pytest -m "slow and not alone" $(SPREAD)
+	$(BIN)/python -m pytest -m "slow and alone"
 
 check: $(READY)  ## lint and types
 	$(BIN)/ruff check .

@@ -145,6 +145,7 @@ def test_with_its_launcher_killed_at_any_step_it_saves_and_the_next_run_goes_on_
     assert (resumed.digest, resumed.curve) == (undisturbed[1].digest, undisturbed[1].curve), f"killed at step {step}"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "victim", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 )

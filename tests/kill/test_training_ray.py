@@ -87,6 +87,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, 
 CLUSTER = Placement(trainer="ray", ray_address=f"127.0.0.1:{PORT}")
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 def test_told_to_stop_all_ranks_save_first_and_the_next_run_goes_on_there(
     nodes: list[psutil.Process], undisturbed: tuple[TrainingJob, TrainedModel], tmp_path: Path

@@ -178,6 +178,7 @@ def test_serving_starts_and_goes_back_where_nobody_listens_for_mlflow(
     assert (answer.status_code, answer.json()["champion"]) == (200, 1)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_rollback_takes_effect_on_every_serving_process_within_two_seconds(
     installation: Wiring, admin: dict[str, str]
