@@ -23,7 +23,7 @@ from evergreen.types import Cell, Prediction
 from serving.caches import PredictionCache, Said
 from serving.cells import cells, listed, picked, typed
 from serving.features import Examples, FeatureLookup, given, joined, refusal
-from serving.loaded import LoadedModel
+from serving.loaded import LoadedModel, Scoring
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
 from serving.routing import Role, keys, roles
@@ -140,7 +140,8 @@ class Scorer:
             begun = time.perf_counter()
             version = _version_of(loaded, role)
             try:
-                rows, said_of_it = _score_rows(loaded, version, examples, where, self._cache(loaded.spec))
+                cache = self._cache(loaded.spec)
+                rows, said_of_it = score_rows(loaded.versions[version], version, examples, where, cache)
             except Exception as error:
                 if role == "champion":
                     raise
@@ -183,7 +184,7 @@ class Scorer:
             return None
         version, begun = _version_of(loaded, other), time.perf_counter()
         try:
-            said = _score_rows(loaded, version, examples, where, self._cache(loaded.spec))[1]
+            said = score_rows(loaded.versions[version], version, examples, where, self._cache(loaded.spec))[1]
         except Exception as error:
             return self._failed(loaded, version, where, time.perf_counter() - begun, error)
         return Beside(version, said, time.perf_counter() - begun)
@@ -228,10 +229,13 @@ def _version_of(loaded: LoadedModel, role: Role) -> int:
     return version
 
 
-def _score_rows(
-    loaded: LoadedModel, number: int, examples: Examples, where: NDArray[np.intp], cache: PredictionCache | None
+def score_rows(
+    version: Scoring, number: int, examples: Examples, where: NDArray[np.intp], cache: PredictionCache | None
 ) -> tuple[list[dict[str, Cell]], list[Said]]:
-    version = loaded.versions[number]
+    """Some rows as version `number` takes them, cell by cell as they are logged, and what it says of each.
+
+    Raises `DataError` when one of its inputs is not among the columns.
+    """
     missing = [name for name in version.inputs if name not in examples.columns]
     if missing:
         raise DataError(f"the model's inputs {missing} are not among the columns {sorted(examples.columns)}")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ from evergreen.types import (
     TrainingSet,
 )
 from evergreen.wiring import wiring
+from serving.features import given
+from serving.scoring import score_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,17 +69,22 @@ def evaluate_champion(spec: ModelSpec, training_set: TrainingSet) -> Evaluation 
 
 @task
 def measure(candidate: TrainedModel, training_set: TrainingSet) -> Footprint:
-    """Weigh the artifact, and score held-out rows one at a time, as serving scores a request of one."""
+    """Weigh the artifact, and answer held-out rows one at a time through serving's own scoring.
+
+    Timed is what depends on the version: from a request's cells to its answer and what is logged of it. HTTP, the queue and
+    the log itself are every version's alike.
+    """
     from evergreen.adapters.feature_tables import load_training_set
     from evergreen.training.predictor import Predictor
 
     predictor = Predictor.load(candidate.uri, candidate.digest)
     rows = load_training_set(training_set).tail(TIMED_ROWS + WARM_ROWS)
-    seconds = []
+    cells = {name: rows[name].tolist() for name in predictor.inputs}
+    asked, seconds = np.array([0]), []
     for place in range(len(rows)):
-        columns = {name: rows[name].to_numpy()[place : place + 1] for name in predictor.inputs}
+        examples = given(["timed"], {name: [column[place]] for name, column in cells.items()}, datetime.now(UTC))
         started = time.perf_counter()
-        predictor.score(columns)
+        score_rows(predictor, 0, examples, asked, None)
         seconds.append(time.perf_counter() - started)
     timed = seconds[WARM_ROWS:] or seconds
     size = sum(file.stat().st_size for file in Path(candidate.uri).rglob("*") if file.is_file())
