@@ -169,10 +169,10 @@ class LoadedModels:
         while not self._stopping.wait(self._poll_seconds):
             try:
                 self._look()
+                self._hold_previous()
             except Exception as error:  # the table is away: serve what is in memory
                 self._metrics.poll_failures.inc()
-                logger.warning("cannot read the releases: %s", error)
-            self._hold_previous()
+                logger.warning("cannot follow the releases: %s", error)
 
     def _look(self) -> list[Thread]:
         """Follow every release as far as that takes no loading; returns who loads for the rest."""

@@ -64,6 +64,17 @@ class SlowRegistry:
         self.go_on.set()
 
 
+def while_two_loads() -> tuple[list[Release], SlowRegistry, LoadedModels]:
+    """The taxi's version 1 serves, and 2 is being loaded until the registry goes on."""
+    releases, registry = [a_release(1, 1)], SlowRegistry({("taxi", 2)})
+    models, _ = follow(releases, registry.load, 0.01)
+    models.refresh()
+    models.start()
+    releases[:] = [a_release(2, 2)]
+    eventually(lambda: ("taxi", 2) in registry.asked)
+    return releases, registry, models
+
+
 def test_a_changed_release_takes_over_and_is_counted() -> None:
     releases = [a_release(1, champion=1)]
     models, metrics = follow(releases)
@@ -253,14 +264,8 @@ def test_two_versions_of_a_model_are_never_loaded_at_once() -> None:
 
 
 def test_a_release_that_changes_while_its_version_is_loaded_is_not_loaded_again() -> None:
-    releases = [a_release(1, 1)]
-    registry = SlowRegistry({("taxi", 2)})
-    models, _ = follow(releases, registry.load, 0.01)
-    models.refresh()
-    models.start()
+    releases, registry, models = while_two_loads()
     with closing(models), closing(registry):
-        releases[:] = [a_release(2, 2)]
-        eventually(lambda: ("taxi", 2) in registry.asked)
         releases[:] = [a_release(3, 2)]
         eventually(lambda: models.released()["taxi"].revision == 3)
 
@@ -271,13 +276,7 @@ def test_a_release_that_changes_while_its_version_is_loaded_is_not_loaded_again(
 
 
 def test_a_version_loaded_for_a_model_that_was_taken_off_does_not_serve() -> None:
-    releases = [a_release(1, 1)]
-    registry = SlowRegistry({("taxi", 2)})
-    models, _ = follow(releases, registry.load, 0.01)
-    models.refresh()
-    models.start()
-    releases[:] = [a_release(2, 2)]
-    eventually(lambda: ("taxi", 2) in registry.asked)
+    releases, registry, models = while_two_loads()
     releases[:] = [a_release(3, None)]
     eventually(lambda: models.serving("taxi") is None)
 
@@ -288,13 +287,7 @@ def test_a_version_loaded_for_a_model_that_was_taken_off_does_not_serve() -> Non
 
 
 def test_a_way_back_does_not_wait_for_the_version_that_is_loaded_and_is_not_overtaken_by_it() -> None:
-    releases = [a_release(1, 1)]
-    registry = SlowRegistry({("taxi", 2)})
-    models, _ = follow(releases, registry.load, 0.01)
-    models.refresh()
-    models.start()
-    releases[:] = [a_release(2, 2)]
-    eventually(lambda: ("taxi", 2) in registry.asked)
+    releases, registry, models = while_two_loads()
 
     releases[:] = [a_release(3, 1)]
     eventually(lambda: models.named("taxi").release.revision == 3)
