@@ -110,7 +110,9 @@ class Replay:
         self.weeks.append(Week(Window(start=start, end=end), decision, retrains))
 
     def _score_until(self, at: datetime) -> None:
-        """Score in bulk what was not asked over HTTP since the last time."""
+        """Score in bulk what was not asked over HTTP since the last time; with a challenger open a week's last day has done it."""
+        if at <= self._scored_until:
+            return
         with self.timings.stage("score_batch"):
             score_batch(self._scored_until, at, self.spec.name)
         self._scored_until = at
