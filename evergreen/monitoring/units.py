@@ -110,11 +110,14 @@ def _week_step(
 ) -> str | None:
     """The same between weeks, whose means wander with the season, so the converted one may miss by a common step.
 
-    Only of conversions that move zero: seasons double a rate and halve a rainfall, as a change of units might.
+    Only of conversions that move zero: seasons double a rate and halve a rainfall, as a change of units might. And only where
+    the mean moves by more than the values of a week deviate: a calm week after a stormy one is delayed less, and less variably.
     """
     if steps.sizes[at] <= JUMPS[3] * natural.max():
         return None
     left, right = _around(steps, at, after, now, WEEK_HOURS)
+    if steps.sizes[at] <= left.std():
+        return None
     common = float(np.quantile(natural, 0.99))
     for words, (slope, shift) in ((words, way) for words, way in CONVERSIONS.items() if way[1] != 0.0):
         near = abs(steps.right[at] - (slope * steps.left[at] + shift)) <= slope * common

@@ -82,6 +82,20 @@ def test_degrees_that_hours_and_days_have_jumped_as_far_before_are_found_between
     assert "over 168 hours" in fault.reason
 
 
+def test_a_calm_week_after_a_stormy_one_is_no_other_unit() -> None:
+    """Delays fell from 20.4 minutes to -4.9, near where Celsius would put them, and deviate by more than that."""
+
+    def delayed(frame: pd.DataFrame, mean: float, deviation: float) -> pd.DataFrame:
+        noise = np.random.default_rng(3).normal(size=len(frame))
+        return frame.assign(warmth=mean + deviation * (noise - noise.mean()) / noise.std())
+
+    found = find_faults(
+        delayed(REFERENCE, 5.0, 45.0), delayed(RECENT, 20.4, 45.0), delayed(CURRENT, -4.9, 26.0), INPUTS
+    )
+
+    assert found == ()
+
+
 def test_a_unit_that_leaves_the_range_is_found() -> None:
     found = faults_of(from_hour(20, "warmth", lambda f: f * 100))
 
