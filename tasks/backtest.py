@@ -53,7 +53,7 @@ def fit_thresholds(rehearsal: Rehearsal) -> ModelSpec:
 @task(persist_result=False, cache_policy=NO_CACHE)
 def play_policies(rehearsal: Rehearsal, fitted: ModelSpec) -> BacktestReport:
     """Train the model of every slot, then ask every policy."""
-    return played_policies(rehearsal, fitted, by_default(rehearsal))
+    return played_policies(rehearsal, fitted, by_default(rehearsal), get_run_logger().info)
 
 
 @task(persist_result=False, cache_policy=NO_CACHE)

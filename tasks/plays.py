@@ -3,16 +3,18 @@
 Plain functions, no tasks. Called by `tasks/backtest.py`. To play another policy, add it in `played_policies`.
 """
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evergreen.monitoring.backtest.broken import FaultFigures, Looks, some_slots
+from evergreen.monitoring.backtest.drifting import Drifts
 from evergreen.monitoring.backtest.figures import FalseAlarms, false_alarms, random_gains, results
 from evergreen.monitoring.backtest.fit import fitted_spec, routines
 from evergreen.monitoring.backtest.play import Asked, History, Moment, Played, Policy, play
@@ -45,7 +47,7 @@ def fit(rehearsal: Rehearsal) -> ModelSpec:
     )
     deal = dealer(rehearsal, span)
     copies = in_parallel(rehearsal, [partial(deal, number) for number in range(rehearsal.spec.backtest.copies)])
-    return fitted_spec(rehearsal.spec, tried, copies, GAINS)
+    return fitted_spec(rehearsal.spec, tried, [copy.history for copy in copies], GAINS)
 
 
 def _loss_of_routine(rehearsal: Rehearsal) -> tuple[ModelSpec, float]:
@@ -58,22 +60,29 @@ def _loss_of_routine(rehearsal: Rehearsal) -> tuple[ModelSpec, float]:
     return rehearsal.spec, sum(history.loss(version, week) for week, version in enumerate(played.versions))
 
 
-def played_policies(rehearsal: Rehearsal, fitted: ModelSpec, by_default: Policy) -> BacktestReport:
-    """Train the model of every slot, then ask every policy; what does not wait for another runs beside it."""
+def played_policies(
+    rehearsal: Rehearsal, fitted: ModelSpec, by_default: Policy, tell: Callable[[str], None]
+) -> BacktestReport:
+    """Train the model of every slot, then ask every policy; what does not wait for another runs beside it.
+
+    `tell` hears from time to time how far it is.
+    """
     specs = (rehearsal.spec, fitted)
     models = [Models(replace(rehearsal, spec=spec)) for spec in specs]
     models[0].all_slots()
     histories = [real(rehearsal.rows, rehearsal.span, made.scores) for made in models]
     routine = never if fitted.remedy.routine is None else every(1, fitted.remedy.routine)
-    looks = [Looks(rehearsal.rows, rehearsal.training_set.features, rehearsal.feeds) for _ in specs]
+    inputs = rehearsal.training_set.features
+    looks = [Looks(rehearsal.rows, inputs, rehearsal.feeds) for _ in specs]
+    drifts = [Drifts(rehearsal.rows, inputs, spec) for spec in specs]
     policies: dict[str, tuple[int, Policy]] = {
         "never": (0, never),
         "weekly": (0, every(1)),
         "every 4 weeks": (0, every(4)),
         "Evidently's default": (0, by_default),
         "the fitted routine alone": (1, routine),
-        "the spec's own": (0, by_spec(rehearsal.spec, looks[0])),
-        "fitted": (1, by_spec(fitted, looks[1])),
+        "the spec's own": (0, by_spec(rehearsal.spec, looks[0], drifts[0])),
+        "fitted": (1, by_spec(fitted, looks[1], drifts[1])),
     }
 
     def one(which: int, policy: Policy) -> Played:
@@ -81,7 +90,7 @@ def played_policies(rehearsal: Rehearsal, fitted: ModelSpec, by_default: Policy)
 
     def false(number: int) -> list[FalseAlarms]:
         dealt = deal(number)
-        return [false_alarms([dealt], spec) for spec in specs]
+        return [false_alarms([dealt.history], spec, Drifts(dealt.rows, inputs, spec)) for spec in specs]
 
     config, deal = rehearsal.spec.backtest, dealer(rehearsal, rehearsal.span)
     with ThreadPoolExecutor(rehearsal.workers + 1) as pool:
@@ -90,6 +99,7 @@ def played_policies(rehearsal: Rehearsal, fitted: ModelSpec, by_default: Policy)
         between = [pool.submit(_losses_from, fitted, histories[1], slot) for slot in starts]
         faults = [pool.submit(_broken, rehearsal, fitted, histories[1], fault) for fault in config.faults]
         alarms = [pool.submit(false, number) for number in range(config.copies)]
+        _tell_progress([*plays.values(), *between, *faults, *alarms], tell)
         played = {name: waited.result() for name, waited in plays.items()}
         tuned = {slot: waited.result() for slot, waited in zip(starts, between, strict=True)}
     found = results(
@@ -110,6 +120,14 @@ def played_policies(rehearsal: Rehearsal, fitted: ModelSpec, by_default: Policy)
         faults=tuple(waited.result() for waited in faults),
         unbroken=looks[1].seen,
     )
+
+
+def _tell_progress(plays: Sequence[Future[Any]], tell: Callable[[str], None]) -> None:
+    """Ten times at most; raises what the first that failed raised."""
+    for done, ended in enumerate(as_completed(plays), 1):
+        ended.result()
+        if 10 * done // len(plays) > 10 * (done - 1) // len(plays):
+            tell(f"{done} of {len(plays)} plays are over")
 
 
 def _broken(rehearsal: Rehearsal, fitted: ModelSpec, history: History, fault: InjectedFault) -> FaultFigures:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -124,17 +124,24 @@ class Models:
         return here.stage.rehearse(Part(job, here.training_set, first, end)).result()
 
 
-def dealer(rehearsal: Rehearsal, span: Span) -> Callable[[int], History]:
+class Dealt(NamedTuple):
+    """A copy of history whose days were dealt out anew."""
+
+    history: History
+    rows: pd.DataFrame
+
+
+def dealer(rehearsal: Rehearsal, span: Span) -> Callable[[int], Dealt]:
     """By number, copies of the rows up to the span's end whose days are dealt out anew, with models of their own."""
     from evergreen.training.rehearsal import snapshot_of
 
     rows = rehearsal.rows[rehearsal.rows["event_timestamp"] < span.end]
 
-    def deal(number: int) -> History:
+    def deal(number: int) -> Dealt:
         dealt = shuffled(rows, rehearsal.spec.backtest.seed + number)
         made = snapshot_of(rehearsal.training_set, dealt, rehearsal.folder / "snapshots", span.first)
         models = Models(replace(rehearsal, training_set=made, rows=dealt, span=span))
-        return real(dealt, span, models.scores)
+        return Dealt(real(dealt, span, models.scores), dealt)
 
     return deal
 

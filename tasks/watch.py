@@ -13,7 +13,7 @@ from evergreen.monitoring.drift import drift_verdict
 from evergreen.monitoring.faults import find_faults, late_feeds
 from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
-from evergreen.monitoring.windows import in_window, newest_mature, sample_by_day, searched
+from evergreen.monitoring.windows import in_window, newest_mature, rows_that_show, sample_by_day, searched
 from evergreen.spec import ModelSpec
 from evergreen.types import (
     ChallengerReport,
@@ -43,6 +43,8 @@ class Served:
     frame: pd.DataFrame
     earlier: pd.DataFrame
     """The champion's answers before the window, with the outcomes that were known when it starts."""
+    searched: pd.DataFrame
+    """All answers in the window and some time before, whoever gave them."""
     as_of: datetime
 
 
@@ -90,7 +92,8 @@ def served_rows(spec: ModelSpec, as_of: datetime) -> Served | None:
     earlier = frame[(frame["event_timestamp"] < window.start) & (frame["version"] == champion.version)]
     known = earlier["label_timestamp"] < window.start
     earlier = earlier.assign(label=earlier["label"].where(known))
-    return Served(champion, wire.registry.training_set(champion), window, in_window(frame, window), earlier, as_of)
+    learnt = wire.registry.training_set(champion)
+    return Served(champion, learnt, window, in_window(frame, window), earlier, frame, as_of)
 
 
 def _show_not_judged(spec: ModelSpec, why: str) -> None:
@@ -144,9 +147,12 @@ def look_for_faults(spec: ModelSpec, served: Served) -> tuple[Fault, ...]:
     inputs = served.training_set.features
     tables = (spec.data.examples, spec.data.labels, *wire.features.tables(spec.data.feature_service))
     found = late_feeds(known_moments(wire.settings.data, tables, served.as_of), served.as_of)
-    answers = served.frame[served.frame["version"] == served.champion.version]
+    # Whichever version answered: what broke before the champion came is broken too, and would be learnt.
+    rows = rows_that_show(served.searched, tuple(inputs), served.champion.version)
+    answers = in_window(rows, served.window)
     if not answers.empty:
-        found += find_faults(_trained_on(served), served.earlier, answers, inputs)
+        earlier = rows[rows["event_timestamp"] < served.window.start]
+        found += find_faults(_trained_on(served), earlier, answers, inputs)
     for fault in found:
         get_run_logger().error("the data is broken: %s", fault.reason)
     return found

@@ -101,6 +101,17 @@ def in_window(frame: pd.DataFrame, window: Window) -> pd.DataFrame:
     return frame[(moment >= window.start) & (moment < window.end)]
 
 
+def rows_that_show(frame: pd.DataFrame, columns: tuple[str, ...], version: int) -> pd.DataFrame:
+    """The rows of `version`, and of every other one that logged all of `columns`: each holds something in some row of it.
+
+    What a version does not take it does not log, and that is not missing. No rows where the columns are in none.
+    """
+    if not set(columns) <= set(frame.columns):
+        return frame.iloc[:0]
+    shown = {number for number, rows in frame.groupby("version") if rows[list(columns)].notna().any().all()}
+    return frame[frame["version"].isin({*shown, version})]
+
+
 def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
     """Raise `DataError` naming the columns that `frame` lacks."""
     missing = [column for column in columns if column not in frame.columns]

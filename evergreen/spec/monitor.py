@@ -38,7 +38,8 @@ class MonitorConfig(Table):
     """Alarm when the outcomes that came in since the champion's network was trained are this share of those it learnt from:
     data enough that a new one would know much more. Unset: not counted."""
     max_drift_share: Share | None = None
-    """Alarm when this share of the features drifts. Unset: drift is shown and starts nothing."""
+    """Alarm when more than this share of the features drifts. Unset: drift is shown and starts nothing, until `make backtest`
+    has said how often it would alarm for nothing."""
     block_days: PositiveInt = 1
     """Days that are exchanged together when it is asked whether a distance is more than chance. Longer where days resemble
     their neighbours; with few blocks nothing can be told."""

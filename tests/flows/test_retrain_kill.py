@@ -1,19 +1,17 @@
 """Law 6 for `retrain`: killed with -9 in the middle of training and run again, it ends as if nothing had happened."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from evergreen.types import Outcome
 from evergreen.wiring import Wiring
 from tests.flow_worlds import FIRST, flow_process, living_in
+from tests.processes import killed_alone
 
 RUN = """
 import sys
@@ -63,11 +61,7 @@ def home(tmp_path: Path) -> Path:
 def test_a_retrain_killed_in_training_and_run_again_ends_in_the_same_version(home: Path, prefect_api: str) -> None:
     killed = start(home, prefect_api)
     await_checkpoint(home, killed)
-    ranks = psutil.Process(killed.pid).children(recursive=True)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    psutil.wait_procs(ranks, timeout=20)
-    assert not [rank for rank in ranks if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]
+    assert killed_alone(killed) == []
 
     time.sleep(float(LEASE_SECONDS))  # the dead run's lease, in wall time
     outcome, output = finished(start(home, prefect_api))

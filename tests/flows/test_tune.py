@@ -1,12 +1,9 @@
 """A search for better values end to end: real flights, a real Prefect server, a real study."""
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from evergreen.spec import load_spec
@@ -15,6 +12,7 @@ from evergreen.types import Tuning
 from evergreen.wiring import Wiring
 from flows.tune import tune
 from tests.flow_worlds import FIRST, flow_process
+from tests.processes import killed_alone
 
 MODEL = "flight_delay"
 TUNE = """
@@ -74,11 +72,7 @@ def test_killed_in_a_trial_and_run_again_it_goes_on_in_the_same_study(
         assert killed.poll() is None, killed.communicate()[0][-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    ranks = psutil.Process(killed.pid).children(recursive=True)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    psutil.wait_procs(ranks, timeout=20)
-    assert not [rank for rank in ranks if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]
+    assert killed_alone(killed) == []
 
     again = flow_process(home, prefect_api, RUN)
     output, _ = again.communicate(timeout=280)

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,13 @@ SPAN = Span(START + timedelta(weeks=8), START + timedelta(weeks=WEEKS), 7)
 DEARER_AT = START + timedelta(weeks=DEARER)
 
 
-def whole_backtest(folder: Path) -> BacktestReport:
+def whole_backtest(folder: Path, tell: Callable[[str], None] = print) -> BacktestReport:
     """From rows to report, models kept in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = shop_history(folder)
     with Stage(1) as stage:
         rehearsal = rehearsal_of(shop_spec(), rows, folder / "models", SPAN, stage, 1)
-        return played_policies(rehearsal, fit(rehearsal), by_default(rehearsal))
+        return played_policies(rehearsal, fit(rehearsal), by_default(rehearsal), tell)
 
 
 def figures(report: BacktestReport) -> dict[str, object]:
@@ -80,9 +82,12 @@ def test_killed_it_goes_on_and_comes_to_the_same(tmp_path: Path, uninterrupted: 
     process.wait()
     kept = {path.name: path.stat().st_mtime_ns for path in (folder / "models").glob("*.npz")}
 
-    resumed = whole_backtest(folder)
+    told: list[str] = []
+    resumed = whole_backtest(folder, told.append)
 
     assert figures(resumed) == figures(uninterrupted)
+    assert len(told) == 10
+    assert re.fullmatch(r"(\d+) of \1 plays are over", told[-1])
     now = {path.name: path.stat().st_mtime_ns for path in (folder / "models").glob("*.npz")}
     assert kept.items() <= now.items()  # what was finished was not done again
 

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evergreen.errors import DataError
-from evergreen.monitoring.windows import maturity, newest, newest_mature, sample_by_day, searched
+from evergreen.monitoring.windows import (
+    maturity,
+    newest,
+    newest_mature,
+    rows_that_show,
+    sample_by_day,
+    searched,
+)
 from evergreen.spec import MonitorConfig
 from evergreen.types import Window
 
@@ -119,3 +126,18 @@ def test_a_draw_can_be_repeated_and_depends_on_the_seed_not_on_the_order() -> No
 
     assert drawn == set(sample_by_day(shuffled, 50, seed=3)["example_id"])
     assert drawn != set(sample_by_day(frame, 50, seed=4)["example_id"])
+
+
+def test_rows_of_other_versions_are_looked_at_where_they_show_all_that_the_champion_takes() -> None:
+    frame = pd.DataFrame(
+        {
+            "version": [1, 1, 2, 2, 3, 3],
+            "wind": [1.0, None, 2.0, 3.0, None, None],
+            "rain": [None, 4.0, None, None, None, 5.0],
+        }
+    )
+
+    shown = rows_that_show(frame, ("wind", "rain"), version=3)
+
+    assert shown["version"].tolist() == [1, 1, 3, 3]  # 2 never logged rain; 3 is the champion, whose wind is missing
+    assert rows_that_show(frame, ("wind", "snow"), version=3).empty

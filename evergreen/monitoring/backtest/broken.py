@@ -14,6 +14,7 @@ import pandas as pd
 
 from evergreen.errors import SpecError
 from evergreen.monitoring.backtest.play import Moment, Played
+from evergreen.monitoring.backtest.rehearsals import around
 from evergreen.monitoring.faults import find_faults, late_feeds
 from evergreen.monitoring.sketch import Kind
 from evergreen.spec import InjectedFault
@@ -60,18 +61,13 @@ class Looks:
 
     def __call__(self, moment: Moment) -> tuple[Fault, ...]:
         """What the watch would have found in the window that ends at a slot."""
-        history = moment.history
-        start, end = (pd.Timestamp(at) for at in history.slots[moment.slot - 1 : moment.slot + 1])
-        learnt, length = pd.Timestamp(history.cuts[moment.champion.learnt]), end - start
-        asked = self.rows["event_timestamp"]
-        window = self.rows[(asked >= start) & (asked < end)]
-        known = self.feeds(end.to_pydatetime())
+        end = moment.history.slots[moment.slot]
+        learnt, earlier, window = around(self.rows, moment)
+        known = self.feeds(end)
         if self.put_in is not None and moment.slot in self.slots:
             window, known = broken(window, self.put_in, seed=moment.slot), late(known, self.put_in, end)
-        found = find_faults(
-            self.rows[asked < min(learnt, start)], self.rows[(asked >= start - length) & (asked < start)], window, self.inputs
-        )  # fmt: skip
-        self.seen[moment.slot] = (*found, *late_feeds(known, end.to_pydatetime()))
+        found = find_faults(learnt, earlier, window, self.inputs)
+        self.seen[moment.slot] = (*found, *late_feeds(known, end))
         return self.seen[moment.slot]
 
     def figures(self, played: Played) -> FaultFigures:

@@ -14,9 +14,9 @@ from scipy.stats import beta
 
 from evergreen.figures import roc_auc
 from evergreen.monitoring.backtest.play import Asked, History, Moment, Played, play
-from evergreen.monitoring.backtest.policies import by_spec
+from evergreen.monitoring.backtest.policies import by_spec, unmoved
 from evergreen.spec import ModelSpec
-from evergreen.types import Cause, Remedy
+from evergreen.types import Cause, DriftReport, Remedy
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,11 @@ class FalseAlarms:
         return cls(sum(part.alarms for part in parts), sum(part.weeks for part in parts), dict(sorted(rules.items())))
 
 
-def false_alarms(copies: Sequence[History], spec: ModelSpec) -> FalseAlarms:
-    """Count them; rules of the calendar (age, volume) see nothing and are no alarms."""
-    ask = by_spec(spec)
+def false_alarms(
+    copies: Sequence[History], spec: ModelSpec, drift: Callable[[Moment], DriftReport | None] = unmoved
+) -> FalseAlarms:
+    """Count them; rules of the calendar (age, volume) see nothing and are no alarms. `drift` is of the copies' rows."""
+    ask = by_spec(spec, drift=drift)
     alarms = weeks = 0
     rules: Counter[str] = Counter()
 

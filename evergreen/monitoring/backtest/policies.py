@@ -17,7 +17,17 @@ from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
 from evergreen.monitoring.windows import newest_mature
 from evergreen.spec import ModelSpec
-from evergreen.types import Cause, ChallengerReport, Evaluation, Fault, Remedy, RetrainDecision, WatchCheck, Window
+from evergreen.types import (
+    Cause,
+    ChallengerReport,
+    DriftReport,
+    Evaluation,
+    Fault,
+    Remedy,
+    RetrainDecision,
+    WatchCheck,
+    Window,
+)
 
 NO_ARTIFACT = "sha256:" + "0" * 64
 
@@ -42,8 +52,20 @@ def unbroken(_: Moment) -> tuple[Fault, ...]:
     return ()
 
 
-def by_spec(spec: ModelSpec, faults: Callable[[Moment], tuple[Fault, ...]] = unbroken) -> Policy:
-    """The rules of `[monitor]` and `[retrain].cooldown_days`, through the code that runs live; `faults` looks for broken data."""
+def unmoved(_: Moment) -> DriftReport | None:
+    """Nobody looks for drift."""
+    return None
+
+
+def by_spec(
+    spec: ModelSpec,
+    faults: Callable[[Moment], tuple[Fault, ...]] = unbroken,
+    drift: Callable[[Moment], DriftReport | None] = unmoved,
+) -> Policy:
+    """The rules of `[monitor]` and `[retrain].cooldown_days`, through the code that runs live.
+
+    `faults` looks for broken data and `drift` for inputs that moved.
+    """
 
     def ask(moment: Moment) -> Asked:
         history, as_of = moment.history, moment.history.slots[moment.slot]
@@ -66,7 +88,7 @@ def by_spec(spec: ModelSpec, faults: Callable[[Moment], tuple[Fault, ...]] = unb
             spec=spec,
             as_of=as_of,
             performance=measured,
-            drift=None,
+            drift=drift(moment),
             champion_evaluation=_evaluation(moment, spec),
             trained_until=history.cuts[moment.champion.slot],
             history=moment.checks,

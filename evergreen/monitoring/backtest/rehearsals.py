@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evergreen.errors import DataError
 from evergreen.monitoring.backtest.figures import shuffled_days
-from evergreen.monitoring.backtest.play import History, Weights
+from evergreen.monitoring.backtest.play import History, Moment, Weights
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,17 @@ def shuffled(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
         label_timestamp=pd.to_datetime(known + moved, utc=True),
     )
     return redated.sort_values(["event_timestamp", "example_id"], ignore_index=True)
+
+
+def around(rows: pd.DataFrame, moment: Moment) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """What a slot's champion learnt from, before the window that ends there; as long a stretch before it; and that window.
+
+    `rows` are sorted by `event_timestamp`.
+    """
+    history, asked = moment.history, rows["event_timestamp"]
+    start, end = (pd.Timestamp(at) for at in history.slots[moment.slot - 1 : moment.slot + 1])
+    learnt = rows[asked < min(pd.Timestamp(history.cuts[moment.champion.learnt]), start)]
+    return learnt, rows[(asked >= start - (end - start)) & (asked < start)], rows[(asked >= start) & (asked < end)]
 
 
 def _arrays(
