@@ -33,6 +33,10 @@ class UnknownEntity(DataError):
     """A request names an entity the online store has never seen and the spec says to refuse it."""
 
 
+class OnlineStoreAway(EvergreenError):
+    """The online store does not answer, so what needs its features cannot be answered now."""
+
+
 class ArtifactError(EvergreenError):
     """A model artifact cannot be loaded, or its bytes changed since it was registered."""
 

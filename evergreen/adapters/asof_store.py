@@ -134,8 +134,11 @@ class AsofOfflineStore(OfflineStore):
             min_event_timestamp=span["min"],
             max_event_timestamp=span["max"],
         )
-        for view in OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry):
-            answer = _append(answer, _on_demand(answer, view, feature_refs, full_feature_names))
+        named = {ref.split(":", 1)[0] for ref in feature_refs}
+        # Feast's `get_requested_odfvs` lists from a cache that may be of before a view was applied: its key is an id().
+        for view in registry.list_on_demand_feature_views(project):
+            if view.projection.name_to_use() in named:
+                answer = _append(answer, _on_demand(answer, view, feature_refs, full_feature_names))
         return AsofRetrievalJob(answer, full_feature_names, metadata)
 
     @staticmethod

@@ -37,6 +37,8 @@ from evergreen.adapters.online.view import StoredView
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
 from evergreen.settings import Settings
 
+REDIS_TIMEOUTS = ",socket_timeout=5,socket_connect_timeout=5"
+"""Of Feast's own client, which else waits for ever for a Redis that hangs."""
 _BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
 _DEFINED = (Project, Entity, FeatureView, OnDemandFeatureView, FeatureService)
 Kind = Literal["numeric", "categorical"]
@@ -177,7 +179,8 @@ class Features:
         """Look the rows up as of a moment, in one read; see `OnlineFeatures`. A `cache` may spare that read.
 
         `rows` holds the entity keys and the request's columns as lists of one length; times are datetimes or ISO 8601.
-        Raises `DataError` naming a column that is missing or a value that cannot be read.
+        Raises `DataError` naming a column that is missing or a value that cannot be read, and `OnlineStoreAway` where a Redis does
+        not answer.
         """
         plan = self._plan(service)
         _require(plan.columns, rows, service)
@@ -259,7 +262,8 @@ def _configuration(settings: Settings) -> RepoConfig:
 
 def _online_store(settings: Settings) -> dict[str, str]:
     if settings.online_store == "redis":
-        return {"type": "redis", "connection_string": settings.redis_url}
+        waits = "" if "socket_timeout" in settings.redis_url else REDIS_TIMEOUTS
+        return {"type": "redis", "connection_string": settings.redis_url + waits}
     return {"type": "sqlite", "path": str((settings.home / "online.db").absolute())}
 
 

@@ -1,5 +1,6 @@
 """What every type is made of: closed, frozen facts, moments in UTC, windows, tasks, causes."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple, Self
@@ -15,14 +16,11 @@ from pydantic import (
 
 
 def _in_utc(moment: datetime) -> datetime:
-    refusal = f"should be a moment between the years 1900 and 2200, not {moment.isoformat()}"
-    try:
+    with suppress(OverflowError):  # in another zone the last day of year 9999 is in year 10000
         moment = moment.astimezone(UTC)
-    except OverflowError as error:  # in another zone the last day of year 9999 is in year 10000
-        raise ValueError(refusal) from error
-    if not 1900 <= moment.year <= 2200:  # the day before or after must be a date too, and count in nanoseconds
-        raise ValueError(refusal)
-    return moment
+        if 1900 <= moment.year <= 2200:  # the day before or after must be a date too, and count in nanoseconds
+            return moment
+    raise ValueError(f"should be a moment between the years 1900 and 2200, not {moment.isoformat()}")
 
 
 Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]

@@ -1,5 +1,6 @@
 """The lean read of an online store gives what Feast's own read gives, value by value, on both stores."""
 
+import socket
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,10 +18,13 @@ from redis.exceptions import ResponseError
 
 from evergreen.adapters.feast import Features
 from evergreen.adapters.online import read
+from evergreen.adapters.online import redis as redis_read
 from evergreen.adapters.online.on_demand import computing
-from evergreen.adapters.online.read import FeastRead, RedisRead, SqliteRead, open_online_store
+from evergreen.adapters.online.read import FeastRead, SqliteRead, open_online_store
+from evergreen.adapters.online.redis import RedisRead
 from evergreen.adapters.online.usable import Usable, look_up
 from evergreen.adapters.online.view import Held, Key, StoredView, Wanted
+from evergreen.errors import OnlineStoreAway
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec, load_spec
 from tests.adapters.test_feast import MOMENTS, REDIS, SERVICE, asked_at, columns, fresh, on_redis, spec
@@ -87,22 +91,26 @@ def some_values(keys: list[str], draw: np.random.Generator) -> pd.DataFrame:
     return frame
 
 
+def a_store(folder: Path, online: dict[str, str]) -> FeatureStore:
+    return FeatureStore(
+        config=RepoConfig(
+            project="parity",
+            provider="local",
+            registry={"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
+            online_store=online,
+            entity_key_serialization_version=3,
+            repo_path=folder,
+        )
+    )
+
+
 @pytest.fixture(params=["sqlite", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureStore]:
     online: dict[str, str] = {"type": "sqlite", "path": str(tmp_path / "online.db")}
     if request.param == "redis":
         request.getfixturevalue("on_redis")  # empty, and emptied afterwards
         online = {"type": "redis", "connection_string": REDIS}
-    store = FeatureStore(
-        config=RepoConfig(
-            project="parity",
-            provider="local",
-            registry={"registry_type": "sql", "path": f"sqlite:///{tmp_path / 'registry.db'}"},
-            online_store=online,
-            entity_key_serialization_version=3,
-            repo_path=tmp_path,
-        )
-    )
+    store = a_store(tmp_path, online)
     entities = {one.name: one for view, _ in VIEWS for one in entities_of(view)}
     store.apply([*entities.values(), *(view for view, _ in VIEWS)])
     draw = np.random.default_rng(0)
@@ -212,6 +220,23 @@ def test_a_connection_that_the_server_closed_is_made_again(store: FeatureStore) 
 
     assert plain(lean.read(asked)) == plain(before)
     assert lean._connection() is connection
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_redis_that_hangs_or_is_gone_is_away_and_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr(redis_read, "ANSWER_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        if not hangs:
+            silent.close()
+        online = {"type": "redis", "connection_string": address}
+        lean = open_online_store(a_store(tmp_path, online))
+
+        for _ in range(2):
+            with pytest.raises(OnlineStoreAway, match=r"Redis, does not answer: (Timeout|Error 111)"):
+                lean.read(wanted()[:1])
 
 
 def test_what_failed_half_way_leaves_no_answer_for_the_next(store: FeatureStore) -> None:

@@ -2,24 +2,23 @@
 
 Feast's own read makes a protobuf message of every key and every value and then takes them apart again, which costs
 several times what the store takes to answer. Here the keys are encoded by hand (`view.py`), SQLite is asked one
-statement for all views and Redis one pipeline of HMGET, written to the connection as it is, and a number is unpacked from
-its nine bytes (`values.py`). Any
-other store, and any key that is not a text or a 64-bit whole number as its entity has it, is read through Feast. Values
-are what `OnlineResponse.to_dict` gives. Not here: whether a value may still be used (`feast.py`).
+statement for all views and Redis one pipeline of HMGET (`redis.py`), and a number is unpacked from its nine bytes
+(`values.py`). Any other store, and any key that is not a text or a 64-bit whole number as its entity has it, is read
+through Feast. Values are what `OnlineResponse.to_dict` gives. Not here: whether a value may still be used (`feast.py`).
 """
 
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from threading import local
-from typing import Any
 
 from feast import FeatureStore
-from feast.infra.online_stores.helpers import _mmh3
 
-from evergreen.adapters.online.values import redis_seconds, sqlite_seconds, values
+from evergreen.adapters.online.values import sqlite_seconds, values
 from evergreen.adapters.online.view import Held, Key, OnlineStore, StoredView, Wanted
 
 SQLITE_VARIABLES = 30_000
@@ -39,6 +38,8 @@ def open_online_store(store: FeatureStore) -> OnlineStore:
         path = Path(store.config.online_store.path)
         return SqliteRead(path if path.is_absolute() else Path(store.repo_path) / path, store.project, through_feast)
     if kind == "redis" and getattr(store.config.online_store, "client", "redis") == "redis":
+        from evergreen.adapters.online.redis import RedisRead  # its client is an extra
+
         return RedisRead(store, through_feast)
     return through_feast
 
@@ -81,12 +82,16 @@ class SqliteRead:
             return self._through_feast.read(wanted)
         if any(len(view.features) > SQLITE_FEATURES for view, _ in wanted):
             return self._through_feast.read(wanted)
-        connection, ends = self._connection(), [3 + len(view.features) for view, _ in wanted]
+        connection = self._connection()
         found: list[dict[bytes, Held]] = [{} for _ in wanted]
         for parts in _statements(encoded):
             text = _statement(self._project, tuple([(place, wanted[place][0], len(some)) for place, some in parts]))
-            for row in connection.execute(text, [key for _, some in parts for key in some]):
-                found[row[0]][row[1]] = sqlite_seconds(row[2]), values(row[3 : ends[row[0]]])
+            read = connection.execute(text, [key for _, some in parts for key in some])
+            for place, rows in groupby(read, itemgetter(0)):
+                width, some = len(wanted[place][0].features), list(rows)
+                cells = values([cell for row in some for cell in row[3 : 3 + width]])
+                for number, row in enumerate(some):
+                    found[place][row[1]] = sqlite_seconds(row[2]), cells[number * width : (number + 1) * width]
         return [list(map(held.get, keys)) for held, keys in zip(found, encoded, strict=True)]
 
     def _connection(self) -> sqlite3.Connection:
@@ -100,93 +105,6 @@ class SqliteRead:
             self._mine.inode = self._path.stat().st_ino
         connection: sqlite3.Connection = self._mine.connection
         return connection
-
-
-class RedisRead:
-    """One pipeline for all views; those with the same entities lie in one hash and share a command.
-
-    It is written in Redis' protocol (RESP) here, the fields of a view once a process: the client would put every command
-    together anew, which takes longer than the answer does. Connections, their retries and the parser are the client's.
-    """
-
-    def __init__(self, store: FeatureStore, through_feast: FeastRead) -> None:
-        self._store = store
-        self._project = store.project.encode()
-        self._through_feast = through_feast
-        self._fields: dict[str, bytes] = {}
-        self._mine = local()
-
-    @cached_property
-    def _client(self) -> Any:
-        online = self._store._get_provider().online_store
-        return online._get_client(self._store.config.online_store)
-
-    def read(self, wanted: Sequence[Wanted]) -> list[list[Held]]:
-        """See `OnlineStore`."""
-        counts: dict[bytes, int] = {}
-        fields: dict[bytes, bytes] = {}
-        asked: list[list[tuple[bytes, int]]] = []
-        try:
-            for view, keys in wanted:
-                own, count = self._fields_of(view), len(view.features) + 1
-                mine = []
-                for key in keys:
-                    name = view.encoded(key) + self._project
-                    start = counts.get(name, 0)
-                    mine.append((name, start))
-                    counts[name] = start + count
-                    fields[name] = fields[name] + own if start else own
-                asked.append(mine)
-        except TypeError:
-            return self._through_feast.read(wanted)
-        hashes = dict(
-            zip(counts, self._ask([_hmget(name, counts[name], fields[name]) for name in counts]), strict=True)
-        )
-        return [
-            [_of_hash(hashes[name][start : start + len(view.features) + 1]) for name, start in mine]
-            for (view, _), mine in zip(wanted, asked, strict=True)
-        ]
-
-    def _ask(self, commands: Sequence[bytes]) -> list[list[bytes | None]]:
-        """One answer a command; tried again, on another connection, as the client would."""
-        if not commands:
-            return []
-        connection, written = self._connection(), b"".join(commands)
-
-        def ask() -> list[list[bytes | None]]:
-            connection.send_packed_command([written])
-            return [connection.read_response() for _ in commands]
-
-        try:
-            answers: list[list[bytes | None]] = connection.retry.call_with_retry(ask, lambda _: connection.disconnect())
-        except BaseException:
-            connection.disconnect()  # answers nobody has read would be the next one's
-            raise
-        return answers
-
-    def _connection(self) -> Any:
-        """This thread's: to borrow the client's takes as long as to decode an answer."""
-        if not hasattr(self._mine, "connection"):
-            self._mine.connection = self._client.connection_pool.make_connection()
-        return self._mine.connection
-
-    def _fields_of(self, view: StoredView) -> bytes:
-        if (known := self._fields.get(view.identity)) is None:
-            known = self._fields[view.identity] = b"".join(map(_bulk, redis_fields(view)))
-        return known
-
-
-def redis_fields(view: StoredView) -> list[bytes]:
-    """A view's fields in an entity's hash: when it was known, then its features."""
-    return [f"_ts:{view.name}".encode(), *(_mmh3(f"{view.name}:{feature}") for feature in view.features)]
-
-
-def _bulk(content: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(content), content)
-
-
-def _hmget(name: bytes, count: int, fields: bytes) -> bytes:
-    return b"*%d\r\n$5\r\nHMGET\r\n$%d\r\n%b\r\n%b" % (count + 2, len(name), name, fields)
 
 
 def _statements(encoded: Sequence[Sequence[bytes]]) -> Iterator[list[tuple[int, Sequence[bytes]]]]:
@@ -225,8 +143,3 @@ def _named(name: str) -> str:
 
 def _text(content: str) -> str:
     return "'" + content.replace("'", "''") + "'"
-
-
-def _of_hash(contents: Sequence[bytes | None]) -> Held:
-    moment = contents[0]
-    return None if moment is None else (redis_seconds(moment), values(contents[1:]))

@@ -7,7 +7,7 @@ A value is a protobuf message of its own. Doubles, which most are, are unpacked 
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, cast
 
 from feast.protos.feast.types.Value_pb2 import Value
@@ -38,7 +38,7 @@ def values(contents: Sequence[bytes | None]) -> tuple[Any, ...]:
     return tuple([value if content else None for value, content in zip(unpacked, contents, strict=True)])
 
 
-@cache
+@lru_cache(maxsize=1_024)
 def _doubles(count: int) -> tuple[bytes, struct.Struct]:
     return _DOUBLE_TAG * count, struct.Struct("<" + "xd" * count)
 
