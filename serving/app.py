@@ -7,6 +7,7 @@ Opens it when the server starts, drains it when the server stops, and turns erro
 import gc
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -20,6 +21,7 @@ from evergreen.errors import (
     ConfigurationError,
     EvergreenError,
     InvalidTransition,
+    OnlineStoreAway,
     ReleaseConflict,
     UnknownEntity,
     UnknownModel,
@@ -49,10 +51,13 @@ STATUS_OF: dict[type[EvergreenError], int] = {
     InvalidTransition: 409,
     ReleaseConflict: 409,
     Overloaded: 503,
+    OnlineStoreAway: 503,
 }
 """Errors a client can do something about; any other of ours is a 500 that says what happened."""
 RETRY_SECONDS = 1
 """When a client that was turned away may ask again."""
+SWITCH_SECONDS = 0.0002
+"""How long a thread that works keeps the interpreter from one that waits: Python's 5 ms are four answers."""
 GRACE_SECONDS = 10
 """How long a stopping server waits for requests that have begun."""
 
@@ -70,21 +75,24 @@ def create_app(settings: Settings) -> FastAPI:
             # Several processes that make MLflow's or Feast's fresh tables at once are in each other's way.
             with locked(settings.home / "opening.lock", on_wait=lambda: None):
                 put_right(wiring)
-                return Runtime.open(wiring, metrics)
+                return Runtime.open(wiring, metrics, apart=True)
 
         runtime = await to_thread.run_sync(open_alone)
         app.state.wiring, app.state.runtime = wiring, runtime
+        switch_seconds = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         gc.freeze()  # a collection would walk the libraries' million objects, and a request would wait for it
         try:
             yield
         finally:
             gc.unfreeze()
+            sys.setswitchinterval(switch_seconds)
             await to_thread.run_sync(runtime.close)
             wiring.engine.dispose()
 
     async def refuse(request: Request, error: Exception) -> Response:
         _count(request, metrics, error)
-        later = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Overloaded) else None
+        later = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, (Overloaded, OnlineStoreAway)) else None
         return JSONResponse({"detail": str(error)}, STATUS_OF.get(type(error), 500), later)  # type: ignore[arg-type]
 
     async def malformed(request: Request, error: Exception) -> Response:

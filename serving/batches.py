@@ -1,9 +1,11 @@
-"""Concurrent questions become batches: one thread a model answers, together, whatever came while it was busy.
+"""Concurrent questions become batches: whatever came while one was answered is answered together next.
 
 A question that comes alone is answered at once; the more there are, the larger a batch gets, up to
-`[serve].batch_rows`, so nobody waits for company. Questions larger than that are answered on a thread of their own. At
-most `[serve].queue_rows` rows wait, and none longer than `[serve].timeout_seconds`: beyond that a question is refused,
-for its client to ask again, rather than kept. Called by `routes.py`; what answers is `scoring.py`.
+`[serve].batch_rows`, so nobody waits for company. Where answers prove quick they are given on the event loop itself, once
+an iteration of it brings nobody new, since a hop to a thread and back costs as much as scoring; where not, by a thread of
+the model's own. Questions larger than a batch are answered on a thread of their own. At most `[serve].queue_rows` rows
+wait, and none longer than `[serve].timeout_seconds`: beyond that a question is refused, for its client to ask again,
+rather than kept. Called by `predict.py`; what answers is `scoring.py`.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from threading import Condition, Thread
 
 from anyio import to_thread
@@ -21,6 +24,12 @@ from serving.metrics import Metrics
 from serving.scoring import Question
 
 Answers = list[list[Prediction] | Exception]
+QUICK_SECONDS = 0.02
+"""What a batch may take on the event loop, where a health check waits for it too; one that takes longer is the last there."""
+PROVEN = 20
+"""So many batches in a row were quick: then the next is answered on the event loop."""
+LOOP_ROWS = 32
+"""At most so many are answered on the event loop between two looks at what came."""
 
 
 class Overloaded(EvergreenError):
@@ -42,10 +51,15 @@ class Batches:
     def __init__(self, model: str, answer: Callable[[Sequence[Question]], Answers], metrics: Metrics) -> None:
         self._model = model
         self._answer = answer
-        self._metrics = metrics
+        self._shed = metrics.shed
+        self._queue_rows, self._batch_rows = metrics.queue_rows.labels(model), metrics.batch_rows.labels(model)
         self._waiting: deque[_Waiting] = deque()
         self._rows = 0
         self._closing = False
+        self._quick = 0
+        """How many batches in a row."""
+        self._gathering = False
+        """The event loop is about to answer."""
         self._changed = Condition()
         self._thread = Thread(target=self._run, name=f"batches-{model}", daemon=True)
         self._thread.start()
@@ -64,7 +78,7 @@ class Batches:
             waiting = _Waiting(question, loop.create_future(), loop, time.monotonic() + rules.timeout_seconds)
             with self._changed:
                 self._waiting.append(waiting)
-                self._changed.notify()
+                self._call(loop)
             return await waiting.answer
         finally:
             self._give(rows)
@@ -80,49 +94,87 @@ class Batches:
         with self._changed:
             # One question always finds room in an empty queue, however large it is.
             if self._closing or (self._rows and self._rows + rows > queue_rows):
-                self._metrics.shed.labels(self._model, "full").inc()
+                self._shed.labels(self._model, "full").inc()
                 raise Overloaded(
                     f"{self._rows} rows wait for {self._model}, [serve].queue_rows is {queue_rows}; ask again later"
                 )
             self._rows += rows
-            self._metrics.queue_rows.labels(self._model).set(self._rows)
+            self._queue_rows.set(self._rows)
 
     def _give(self, rows: int) -> None:
         with self._changed:
             self._rows -= rows
-            self._metrics.queue_rows.labels(self._model).set(self._rows)
+            self._queue_rows.set(self._rows)
+
+    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have what waits answered; with the lock held."""
+        if self._quick < PROVEN:
+            self._changed.notify()
+        elif not self._gathering:
+            self._gathering = True
+            loop.call_soon(self._gather, loop, 0)
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
+        """On the event loop: a batch, unless more came since `before` waited, for then more may be on their way."""
+        with self._changed:
+            if before < len(self._waiting) < LOOP_ROWS:
+                loop.call_soon(self._gather, loop, len(self._waiting))
+                return
+            batch = self._next_batch(LOOP_ROWS)
+        try:
+            self._answer_batch(batch, loop)
+        finally:
+            with self._changed:
+                self._gathering = False
+                if self._waiting:
+                    self._call(loop)
 
     def _run(self) -> None:
-        while batch := self._next_batch():
-            now = time.monotonic()
-            late = [one for one in batch if one.until < now or one.answer.cancelled()]
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                batch = self._next_batch()
+            if not batch:
+                return
+            self._answer_batch(batch)
+
+    def _next_batch(self, most_rows: float = inf) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        rows = 0
+        while self._waiting:
+            first = self._waiting[0].question
+            rows += len(first)
+            if batch and rows > min(most_rows, first.loaded.spec.serve.batch_rows):
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _answer_batch(self, batch: list[_Waiting], here: asyncio.AbstractEventLoop | None = None) -> None:
+        now = time.monotonic()
+        late = [one for one in batch if one.until < now or one.answer.cancelled()]
+        if late:
             batch = [one for one in batch if one not in late]
-            self._deliver(late, [Overloaded(f"{self._model} did not get to it in time; ask again later") for _ in late])
-            self._metrics.shed.labels(self._model, "late").inc(len(late))
-            if batch:
-                self._metrics.batch_rows.labels(self._model).observe(sum(len(one.question) for one in batch))
-                self._deliver(batch, self._answer([one.question for one in batch]))
+            self._shed.labels(self._model, "late").inc(len(late))
+            refusals: Answers = [Overloaded(f"{self._model} did not get to it in time; ask again later") for _ in late]
+            _deliver(late, refusals, here)
+        if batch:
+            self._batch_rows.observe(sum(len(one.question) for one in batch))
+            answers = self._answer([one.question for one in batch])
+            self._quick = self._quick + 1 if time.monotonic() - now < QUICK_SECONDS else 0
+            _deliver(batch, answers, here)
 
-    def _next_batch(self) -> list[_Waiting]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            batch: list[_Waiting] = []
-            rows = 0
-            while self._waiting:
-                rows += len(self._waiting[0].question)
-                if batch and rows > self._waiting[0].question.loaded.spec.serve.batch_rows:
-                    break
-                batch.append(self._waiting.popleft())
-            return batch
 
-    def _deliver(self, batch: Sequence[_Waiting], answers: Answers) -> None:
-        """Hand the answers to the event loops they are awaited on, each of which is woken once."""
-        for loop in {one.loop for one in batch}:
-            mine = [(one.answer, answer) for one, answer in zip(batch, answers, strict=True) if one.loop is loop]
-            try:
-                loop.call_soon_threadsafe(_resolve, mine)
-            except RuntimeError:  # the loop is closed, so nobody waits any more
-                continue
+def _deliver(batch: Sequence[_Waiting], answers: Answers, here: asyncio.AbstractEventLoop | None) -> None:
+    """Hand the answers to the event loops they are awaited on, each of which is woken once; `here` is awake."""
+    for loop in {one.loop for one in batch}:
+        mine = [(one.answer, answer) for one, answer in zip(batch, answers, strict=True) if one.loop is loop]
+        if loop is here:
+            _resolve(mine)
+            continue
+        try:
+            loop.call_soon_threadsafe(_resolve, mine)
+        except RuntimeError:  # the loop is closed, so nobody waits any more
+            continue
 
 
 def _resolve(answers: Sequence[tuple["asyncio.Future[list[Prediction]]", list[Prediction] | Exception]]) -> None:

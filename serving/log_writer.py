@@ -4,15 +4,13 @@ At least once: an answer is in the spool before it is given, and leaves it when 
 then, also by the next process, and the log knows a prediction by its id. Serving never waits for the log, and memory
 does not follow how long it is away. Lost, and counted as such, is only what the spool had no room for (the oldest goes),
 what the disk did not take, and what the log refuses for what it holds.
-Called by `scoring.py`; `runtime.py` starts and drains it.
+Called by `scoring.py`; `runtime.py` starts and drains it, and says who writes: `carrier.py`.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
 from threading import Condition, Event, Thread
-
-from pydantic import ValidationError
 
 from evergreen.errors import DataError
 from evergreen.types import Prediction
@@ -24,17 +22,19 @@ logger = logging.getLogger(__name__)
 SYNC_SECONDS = 0.01
 """At most so much of what was answered, and the time of one fsync, is lost to a power cut; to a killed process nothing."""
 MOST_BACKOFF_SECONDS = 5.0
+BEHIND_ROWS = 5_000
+"""With more in the spool the log is behind."""
 
 
 class LogWriter:
-    """A spool in front of `write`, which stores predictions and returns how many were new.
+    """A spool in front of `write`, which stores predictions, each as its JSON, and returns how many were new.
 
     `write` raises `DataError` for predictions that will never be taken; after any other error they are tried again.
     """
 
     def __init__(
         self,
-        write: Callable[[Sequence[Prediction]], int],
+        write: Callable[[Sequence[bytes]], int],
         spool: Spool,
         metrics: Metrics,
         *,
@@ -65,6 +65,11 @@ class LogWriter:
     def lost_rows(self) -> int:
         """How many predictions were answered and are neither in the log nor in the spool, so far."""
         return self._lost
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the log should be written now, whatever else there is to do: somebody waits for it, or too many rows do."""
+        return self._closing or self._flushing > 0 or self._spool.waiting > BEHIND_ROWS
 
     def start(self) -> None:
         """Start the threads."""
@@ -144,7 +149,7 @@ class LogWriter:
             batch = self._spool.read(self._batch_rows)
             if self._closing and (not batch or time.monotonic() > self._until):
                 return
-            if not self._store(self._parsed(batch)):
+            if not self._store(batch):
                 return  # closing, and the log is away: it stays in the spool
             self._spool.acknowledge()
             self._show_depth()
@@ -154,7 +159,7 @@ class LogWriter:
     def _is_due(self) -> bool:
         return self._closing or self._flushing > 0 or self._spool.waiting >= self._batch_rows
 
-    def _store(self, batch: list[Prediction]) -> bool:
+    def _store(self, batch: Sequence[bytes]) -> bool:
         """Write until it is written; False when that is given up because the process ends."""
         backoff_seconds = self._backoff_seconds
         while True:
@@ -176,23 +181,14 @@ class LogWriter:
                 self._metrics.log_rows.labels("repeated").inc(len(batch) - new)
                 return True
 
-    def _store_apart(self, batch: list[Prediction], error: DataError) -> bool:
+    def _store_apart(self, batch: Sequence[bytes], error: DataError) -> bool:
         """One refused prediction must not take the others with it: halve the batch until it stands alone."""
         self._metrics.log_failures.inc()
         if len(batch) == 1:
-            self._lose(1, f"the log refuses {batch[0].prediction_id}: {error}", "new")
+            self._lose(1, f"the log refuses {batch[0][:100]!r}…: {error}", "new")
             return True
         middle = len(batch) // 2
         return self._store(batch[:middle]) and self._store(batch[middle:])
-
-    def _parsed(self, rows: Sequence[bytes]) -> list[Prediction]:
-        parsed = []
-        for row in rows:
-            try:
-                parsed.append(Prediction.model_validate_json(row))
-            except ValidationError as error:  # of a release that knew a field this one does not
-                self._lose(1, f"a record of the spool cannot be understood: {error}", "oldest")
-        return parsed
 
     def _lose(self, rows: int, why: str, which: str) -> None:
         if rows:

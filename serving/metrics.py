@@ -137,25 +137,32 @@ class CountRequests:
         self._is_known = is_known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; count it when it has ended, however it ends."""
+        """Pass the request on; count it just before its answer ends, so that who has the answer finds it counted."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        status = 500
+        started, status, is_counted = time.perf_counter(), 500, False
+
+        def count() -> None:
+            nonlocal is_counted
+            is_counted = True
+            route, model = self._name(scope)
+            self._metrics.requests.labels(route, model, status).inc()
+            self._metrics.request_seconds.labels(route, model).observe(time.perf_counter() - started)
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                count()
             await send(message)
 
         try:
             await self._app(scope, receive, watch)
         finally:
-            route, model = self._name(scope)
-            self._metrics.requests.labels(route, model, status).inc()
-            self._metrics.request_seconds.labels(route, model).observe(time.perf_counter() - started)
+            if not is_counted:  # it broke off
+                count()
 
     def _name(self, scope: Scope) -> tuple[str, str]:
         route: Any = scope.get("route")

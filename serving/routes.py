@@ -57,7 +57,8 @@ REFUSALS: Mapping[int | str, dict[str, Any]] = {
     404: {"model": Refusal, "description": "Unknown model, or an unknown entity where the model's file refuses it"},
     503: {
         "model": Refusal,
-        "description": "No version of the model is in memory, or its queue is full: `Retry-After` says when to ask again",
+        "description": "No version of the model is in memory, its queue is full or the online store is away; of the latter "
+        "two `Retry-After` says when to ask again",
     },
 }
 

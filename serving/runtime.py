@@ -10,7 +10,8 @@ clients come from `evergreen/wiring.py`. Knows no HTTP: `app.py` adds that.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -23,9 +24,10 @@ from evergreen.adapters.prediction_log import OutcomeCounts
 from evergreen.errors import ArtifactError
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
-from evergreen.types import Prediction, Release, Task
+from evergreen.types import Release, Task
 from evergreen.wiring import Wiring
 from serving.batches import Batches
+from serving.carrier import BATCH_ROWS, Carrier, stored
 from serving.features import FeatureLookup, needs
 from serving.loaded import LoadedModel, LoadedModels, Scoring
 from serving.log_writer import LogWriter
@@ -42,7 +44,7 @@ WARM_UP_ROWS = (1, 8)
 class Runtime:
     """The collaborators of one serving process, and their beginning and end."""
 
-    def __init__(self, wiring: Wiring, metrics: Metrics | None = None) -> None:
+    def __init__(self, wiring: Wiring, metrics: Metrics | None = None, *, apart: bool = False) -> None:
         self.metrics = metrics or Metrics()
         self._wiring = wiring
         self._batches: dict[str, Batches] = {}
@@ -51,17 +53,22 @@ class Runtime:
             self.releases, self._load, self._fetch, self.metrics, poll_seconds=wiring.settings.serving_poll_seconds
         )
         spool = Spool.claim(wiring.settings.spool, capacity_bytes=wiring.settings.spool_bytes)
-        self.log = LogWriter(self._record, spool, self.metrics)
+        self._carrier = Carrier(wiring.settings, lambda: self.log.is_behind) if apart else None
+        if self._carrier is None:
+            self.log = LogWriter(partial(stored, wiring), spool, self.metrics)
+        else:
+            self.log = LogWriter(self._carrier.write, spool, self.metrics, batch_rows=BATCH_ROWS)
         lookup = FeatureLookup(wiring.features, self.metrics)
         self.scorer = Scorer(lookup, self.log, self.metrics, wiring.settings.clock)
 
     @classmethod
-    def open(cls, wiring: Wiring, metrics: Metrics | None = None, *, follow: bool = True) -> Self:
+    def open(cls, wiring: Wiring, metrics: Metrics | None = None, *, follow: bool = True, apart: bool = False) -> Self:
         """Load what is released now, then start the threads.
 
-        Without `follow` nothing looks for changed releases: call `models.refresh()` where they may have changed.
+        Without `follow` nothing looks for changed releases: call `models.refresh()` where they may have changed. `apart`
+        has the log written by a process of its own, for a server whose answers should not wait for that.
         """
-        runtime = cls(wiring, metrics)
+        runtime = cls(wiring, metrics, apart=apart)
         runtime.models.refresh()
         runtime.log.start()
         if follow:
@@ -80,7 +87,10 @@ class Runtime:
         self.models.close()
         for batches in self._batches.values():
             batches.close()
-        return self.log.close(DRAIN_SECONDS)
+        left = self.log.close(DRAIN_SECONDS)
+        if self._carrier is not None:
+            self._carrier.close()
+        return left
 
     def __enter__(self) -> Self:
         return self
@@ -113,10 +123,6 @@ class Runtime:
         for kind in ("new", "repeated", "unknown", "conflicting"):
             self.metrics.outcomes.labels(model, kind).inc(getattr(counts, kind))
         return counts
-
-    def _record(self, predictions: Sequence[Prediction]) -> int:
-        with self._wiring.records() as records:
-            return records.predictions.record(predictions)
 
     def _load(self, release: Release, current: LoadedModel | None) -> LoadedModel:
         """Bring a release's versions into memory, warm; keep those that are already there."""

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from evergreen.errors import DataError
+from evergreen.errors import DataError, OnlineStoreAway
 from evergreen.spec import ModelSpec
 from evergreen.types import Cell, Prediction
 from serving.caches import PredictionCache, Said
@@ -94,6 +94,8 @@ class Scorer:
                 predictions = self._score(loaded, examples, started, share_latency=False)
                 self._log.record(predictions)
                 return [predictions[span.start : span.stop] for span in spans]
+        except OnlineStoreAway as error:  # for all of them, and none should wait for that again
+            return [error] * len(questions)
         except Exception as error:  # of whichever of the questions; asked one by one the others are answered
             refusals = [error] if len(questions) == 1 else [None] * len(questions)
         return [

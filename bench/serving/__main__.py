@@ -13,6 +13,7 @@ and writes `reports/bench/serving.json`.
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.serving.installation import Installation, installations
@@ -24,7 +25,7 @@ from bench.serving.ways import WAYS, DoesNotRunError, Way, ask, served
 from evergreen.settings import ROOT
 
 CONNECTIONS = 32
-LOADS = ("alone", "saturated", "half")
+LOADS = ("alone", "saturated", "half", "at")
 COMPARED_ROWS = 20
 TOLERANCE = 1e-5
 """Of a score: batches of another size round in another order."""
@@ -36,6 +37,9 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=ROOT / ".evergreen" / "bench")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load; the warm-up has a third")
     parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS), help="the others keep their figures")
+    parser.add_argument(
+        "--rates", nargs="+", type=int, default=[], help="questions a second, each asked in an open loop too"
+    )
     parser.add_argument("--prepare", action="store_true", help="make what is measured, and measure nothing")
     arguments = parser.parse_args()
     home = arguments.home.absolute()
@@ -57,7 +61,7 @@ def main() -> None:
             if not key.startswith(tuple(f"{name}_{load}_" for load in LOADS))
         }
         try:
-            found = measured(way, home, made[way.store], server_core, arguments.seconds)
+            found = measured(way, home, made[way.store], server_core, arguments.seconds, arguments.rates)
         except DoesNotRunError as error:
             reasons[name] = str(error)
         else:
@@ -74,7 +78,9 @@ def cores() -> tuple[int, int]:
     return found[0], found[1]
 
 
-def measured(way: Way, home: Path, installation: Installation, core: int, seconds: float) -> Figures:
+def measured(
+    way: Way, home: Path, installation: Installation, core: int, seconds: float, rates: Sequence[int]
+) -> Figures:
     """One way's figures."""
     rows = way.rows(installation)
     requests = [request(way.path, way.body(row)) for row in rows]
@@ -89,6 +95,11 @@ def measured(way: Way, home: Path, installation: Installation, core: int, second
         cpu_seconds, loop_seconds = server.cpu_seconds() - before, server.loop_seconds() - loop_before
         open_loop(server.port, requests, full.per_second / 2, seconds / 3)  # what waited at saturation is over
         half = open_loop(server.port, requests, full.per_second / 2, 2 * seconds)
+        paced: Figures = {}
+        for rate in rates:
+            before = server.cpu_seconds()
+            paced |= told(f"at_{rate}", open_loop(server.port, requests, rate, seconds))
+            paced[f"at_{rate}_busy"] = (server.cpu_seconds() - before) / seconds
     return {
         **told("alone", alone),
         **told("saturated", full),
@@ -96,6 +107,7 @@ def measured(way: Way, home: Path, installation: Installation, core: int, second
         "saturated_loop_cpu_ms": 1000 * loop_seconds / max(full.answered, 1),
         **told("half", half),
         "half_asked_per_second": full.per_second / 2,
+        **paced,
     }
 
 

@@ -81,8 +81,7 @@ def open_loop(
             break
         while due and due[0] <= now and load.idle:
             load.send(load.idle[-1], begun + due.popleft())
-        # epoll counts in whole milliseconds, rounded up: sleep while there is more than one, then look without pause.
-        load.poll(max(0.0, due[0] - now - 0.001) if due and load.idle else 0.1)
+        load.poll(max(0.0, due[0] - now) if due and load.idle else 0.1)
     done = load.counted(seconds)
     load.close()
     return Measured(done.answered, asked - done.answered, seconds, done.latencies_ms)
@@ -119,8 +118,9 @@ class _Load:
         connection.socket.sendall(next(self._requests))
 
     def poll(self, timeout_seconds: float) -> None:
-        """Take what came in."""
-        for file, _ in self._epoll.poll(timeout_seconds):
+        """Take what came in; sleeps till then, since whoever looks without pause keeps a store that is asked from this core."""
+        select.select([self._epoll], [], [], timeout_seconds)  # epoll itself counts in whole milliseconds
+        for file, _ in self._epoll.poll(0):
             connection = self._by_file[file]
             try:
                 content = connection.socket.recv(1 << 16)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.serving.installation import MOMENT, Installation, Row
-from evergreen.adapters.online.read import redis_fields
+from evergreen.adapters.online.redis import redis_fields
 
 ROUNDS, CALLS = 25, 200
 COLUMNS = "entity_key, feature_name, value, event_ts"

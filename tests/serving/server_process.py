@@ -22,6 +22,7 @@ from evergreen.release import start
 from evergreen.settings import ROOT
 from evergreen.types import Release
 from evergreen.wiring import Wiring
+from tests.processes import workers_of
 from tests.serving.serving_factories import NOON, a_flight, eventually
 
 
@@ -41,14 +42,13 @@ class Server:
     @property
     def workers(self) -> list[psutil.Process]:
         """The processes that answer."""
-        found = psutil.Process(self.process.pid).children()
-        alive = [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
-        return [one for one in alive if "spawn_main" in " ".join(one.cmdline())]
+        return workers_of(self.process.pid)
 
     def kill(self) -> None:
         """At once, its workers too: nobody is told."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         self.process.kill()
         self.process.wait()
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pandas as pd
+import psutil
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -24,10 +25,11 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
+from evergreen.errors import OnlineStoreAway
 from evergreen.settings import ROOT, Settings
 from evergreen.types import Release, Window
 from evergreen.wiring import Wiring
-from serving.app import create_app, serve
+from serving.app import SWITCH_SECONDS, create_app, serve
 from serving.runtime import Runtime
 from tests.serving.server_process import Load, served
 from tests.serving.serving_factories import NOON, a_flight, counted, eventually
@@ -93,6 +95,15 @@ def api(installation: Wiring) -> Iterator[Api]:
 @pytest.fixture(autouse=True)
 def _one_champion(api: Api) -> None:
     api.serves(1)
+
+
+def test_while_it_serves_a_busy_thread_gives_the_interpreter_back_soon(installation: Wiring, api: Api) -> None:
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS, abs=2e-6)  # `api` serves
+    sys.setswitchinterval(0.005)
+    with served(create_app(installation.settings)):
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS, abs=2e-6)
+    assert sys.getswitchinterval() == pytest.approx(0.005, abs=2e-6)
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def test_one_row_is_answered_by_the_champion(api: Api) -> None:
@@ -595,17 +606,43 @@ def away(path: Path, disconnect: Callable[[], None]) -> Iterator[None]:
 
 
 def test_serving_goes_on_while_the_database_is_away_and_logs_when_it_is_back(api: Api) -> None:
+    carrier = api.runtime._carrier
+    assert carrier is not None
     api.logged()
     api.installation.engine.dispose()
-    with away(api.installation.settings.home / "evergreen.db", api.runtime._wiring.engine.dispose):
+
+    def disconnect() -> None:
+        api.runtime._wiring.engine.dispose()
+        if carrier.process_id is not None:
+            psutil.Process(carrier.process_id).kill()
+
+    with away(api.installation.settings.home / "evergreen.db", disconnect):
         ready = api.client.get("/ready")
         asked = api.predict(a_flight(example_id="while-away"))
-        eventually(lambda: api.counted("log_failures_total"))
+        eventually(lambda: api.counted("log_failures_total") >= 2, seconds=30)  # the killed process, then the database
 
     assert ready.status_code == 503
     assert ready.json()["reasons"][0].startswith("the database does not answer: ")
     assert asked.status_code == 200
     assert len(api.logged("while-away")) == 1
+
+
+def test_an_online_store_that_is_away_is_said_and_whoever_brings_features_is_answered(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise OnlineStoreAway("the online store, Redis, does not answer: Timeout")
+
+    row = dict.fromkeys(api.runtime.models.named("flight_delay").inputs)
+    monkeypatch.setattr(api.runtime._wiring.features, "online", away)
+
+    asked = api.predict(a_flight(example_id="away"))
+    brought = api.client.post("/predict/flight_delay", json={"rows": [row], "features": "given"})
+
+    assert (asked.status_code, asked.headers["Retry-After"]) == (503, "1")
+    assert asked.json()["detail"] == "the online store, Redis, does not answer: Timeout"
+    assert api.counted("errors_total", model="flight_delay", error="OnlineStoreAway") == 1
+    assert brought.status_code == 200
 
 
 def test_the_process_is_alive(api: Api) -> None:

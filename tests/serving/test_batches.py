@@ -1,11 +1,12 @@
 import asyncio
 from collections.abc import Iterator, Sequence
-from threading import Event
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
 import pytest
 
 from evergreen.types import Prediction, Release
+from serving import batches as batching
 from serving.batches import Answers, Batches, Overloaded
 from serving.loaded import LoadedModel
 from serving.metrics import Metrics
@@ -21,9 +22,11 @@ class Answering:
         self.go.set()
         self.entered = Event()
         self.batches: list[list[int]] = []
+        self.threads: list[Thread] = []
 
     def __call__(self, questions: Sequence[Question]) -> Answers:
         self.batches.append([len(question) for question in questions])
+        self.threads.append(current_thread())
         self.entered.set()
         assert self.go.wait(10)
         return [self._one(question) for question in questions]
@@ -181,6 +184,92 @@ def test_a_client_that_goes_away_gives_its_place_back(batches: Batches, answerin
 
     assert answering.batches == [[1]]
     assert counted(metrics, "queue_rows", model="taxi") == 0
+
+
+async def asleep(batches: Batches) -> None:
+    """Until the thread sleeps it may take what was meant for the event loop."""
+    while not batches._changed._waiters:  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+
+
+async def proven_quick(batches: Batches, answering: Answering) -> None:
+    """Ask until the event loop answers, and it alone."""
+    for _ in range(batching.PROVEN):
+        await batches.ask(asked(0))
+    assert main_thread() not in answering.threads
+    await asleep(batches)
+    answering.batches.clear()
+    answering.threads.clear()
+
+
+@pytest.fixture
+def all_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this machine is."""
+    monkeypatch.setattr(batching, "QUICK_SECONDS", float("inf"))
+
+
+@pytest.mark.usefixtures("all_quick")
+def test_what_is_quick_is_answered_on_the_event_loop_and_what_comes_together_together(
+    batches: Batches, answering: Answering, metrics: Metrics
+) -> None:
+    async def late() -> list[Prediction]:
+        await asyncio.sleep(0)  # comes an iteration of the loop after the others
+        return await batches.ask(asked(3))
+
+    async def ask() -> list[Any]:
+        await proven_quick(batches, answering)
+        several = [batches.ask(asked(1)), late(), batches.ask(asked("broken"))]
+        return await asyncio.gather(*several, return_exceptions=True)
+
+    one, three, broken = asyncio.run(ask())
+
+    assert (one, three) == ([a_prediction(1)], [a_prediction(3)])
+    assert isinstance(broken, ValueError)
+    assert (answering.batches, answering.threads) == ([[1, 1, 1]], [main_thread()])
+    assert counted(metrics, "queue_rows", model="taxi") == 0
+
+
+@pytest.mark.usefixtures("all_quick")
+@pytest.mark.parametrize(("loop_rows", "batch_rows"), [(4, 64), (32, 4)])
+def test_the_event_loop_takes_so_many_rows_at_a_time_and_refuses_who_waited_too_long(
+    batches: Batches, answering: Answering, monkeypatch: pytest.MonkeyPatch, loop_rows: int, batch_rows: int
+) -> None:
+    monkeypatch.setattr(batching, "LOOP_ROWS", loop_rows)
+
+    async def ask() -> list[Any]:
+        await proven_quick(batches, answering)
+        several = [batches.ask(asked(*cells, batch_rows=batch_rows)) for cells in [(1, 2, 3)] * 3 + [(9,)]]
+        late = batches.ask(asked(0, timeout_seconds=1e-9, batch_rows=batch_rows))
+        return await asyncio.gather(late, *several, return_exceptions=True)
+
+    late, *others = asyncio.run(ask())
+
+    assert isinstance(late, Overloaded)
+    assert others == [[a_prediction(1), a_prediction(2), a_prediction(3)]] * 3 + [[a_prediction(9)]]
+    assert answering.batches == [[3], [3], [3, 1]]
+    assert set(answering.threads) == {main_thread()}
+
+
+@pytest.mark.usefixtures("all_quick")
+def test_a_slow_batch_sends_the_next_ones_back_to_the_thread(
+    batches: Batches, answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask() -> None:
+        await proven_quick(batches, answering)
+        monkeypatch.setattr(batching, "QUICK_SECONDS", 0.0)
+        await batches.ask(asked(1))
+        monkeypatch.setattr(batching, "QUICK_SECONDS", float("inf"))
+        for number in range(batching.PROVEN):
+            await batches.ask(asked(number))
+        await asleep(batches)
+        await batches.ask(asked(batching.PROVEN))
+
+    asyncio.run(ask())
+
+    first, *others, last = answering.threads
+    assert (first, last) == (main_thread(), main_thread())
+    assert len(others) == batching.PROVEN
+    assert main_thread() not in others
 
 
 def test_a_closed_queue_refuses(answering: Answering, metrics: Metrics) -> None:

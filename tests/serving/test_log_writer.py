@@ -2,6 +2,7 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -11,12 +12,13 @@ from evergreen.errors import DataError
 from evergreen.settings import Settings
 from evergreen.types import Prediction, Window
 from evergreen.wiring import Wiring
-from serving.log_writer import LogWriter
+from serving.carrier import stored
+from serving.log_writer import BEHIND_ROWS, LogWriter
 from serving.metrics import Metrics
 from serving.spool import Spool
 from tests.serving.serving_factories import NOON, a_prediction, counted, eventually
 
-Write = Callable[[Sequence[Prediction]], int]
+Write = Callable[[Sequence[bytes]], int]
 ROW_BYTES = len(a_prediction(10).model_dump_json()) + 8
 
 
@@ -25,14 +27,6 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wiring]:
     wiring = Wiring(Settings(home=tmp_path_factory.mktemp("home")))
     yield wiring
     wiring.engine.dispose()
-
-
-def into(tables: Wiring) -> Write:
-    def write(predictions: Sequence[Prediction]) -> int:
-        with tables.records() as records:
-            return records.predictions.record(predictions)
-
-    return write
 
 
 def logged(tables: Wiring, model: str) -> set[str]:
@@ -60,20 +54,20 @@ class Gate:
         self.entered = Event()
         self.stored: list[Prediction] = []
 
-    def write(self, predictions: Sequence[Prediction]) -> int:
+    def write(self, rows: Sequence[bytes]) -> int:
         self.entered.set()
         assert self.opened.wait(10)
-        self.stored.extend(predictions)
-        return len(predictions)
+        self.stored.extend(map(Prediction.model_validate_json, rows))
+        return len(rows)
 
 
-def away(predictions: Sequence[Prediction]) -> int:
+def away(rows: Sequence[bytes]) -> int:
     raise ConnectionError("nobody there")
 
 
 def test_what_is_recorded_is_in_the_log(tables: Wiring, tmp_path: Path) -> None:
     asked = [a_prediction(number, model="whole") for number in range(2_500)]
-    with a_writer(into(tables), tmp_path) as (log, metrics):
+    with a_writer(partial(stored, tables), tmp_path) as (log, metrics):
         assert log.record(asked) == 2_500
         assert log.flush()
 
@@ -93,7 +87,7 @@ def test_an_answer_is_the_same_after_the_spool(tmp_path: Path) -> None:
 
 def test_an_answer_given_twice_is_logged_once(tables: Wiring, tmp_path: Path) -> None:
     twice = [a_prediction(1, model="twice"), a_prediction(1, model="twice")]
-    with a_writer(into(tables), tmp_path) as (log, metrics):
+    with a_writer(partial(stored, tables), tmp_path) as (log, metrics):
         log.record(twice)
         assert log.flush()
         log.record(twice)
@@ -159,10 +153,10 @@ def test_a_bulk_job_that_finds_no_room_pushes_nobody_out(tmp_path: Path) -> None
 def test_a_log_that_recovers_loses_nothing(tables: Wiring, tmp_path: Path) -> None:
     down = iter([True, True])
 
-    def write(predictions: Sequence[Prediction]) -> int:
+    def write(rows: Sequence[bytes]) -> int:
         if next(down, False):
             raise ConnectionError("the database is restarting")
-        return into(tables)(predictions)
+        return stored(tables, rows)
 
     with a_writer(write, tmp_path, backoff_seconds=0.001) as (log, metrics):
         log.record([a_prediction(number, model="recovers") for number in range(3)])
@@ -181,7 +175,7 @@ def test_what_a_dead_log_did_not_take_is_written_by_the_next_process(tables: Wir
         assert log.close() == 5
         assert log.lost_rows == 0
 
-    with a_writer(into(tables), tmp_path) as (log, metrics):
+    with a_writer(partial(stored, tables), tmp_path) as (log, metrics):
         assert log.flush()
 
     assert len(logged(tables, "later")) == 5
@@ -189,25 +183,26 @@ def test_what_a_dead_log_did_not_take_is_written_by_the_next_process(tables: Wir
 
 
 def test_a_refused_prediction_does_not_take_the_others_with_it(tmp_path: Path) -> None:
-    stored: list[int] = []
+    taken: list[int] = []
 
-    def picky(predictions: Sequence[Prediction]) -> int:
-        if any(one.version == 13 for one in predictions):
+    def picky(rows: Sequence[bytes]) -> int:
+        versions = [Prediction.model_validate_json(row).version for row in rows]
+        if 13 in versions:
             raise DataError("13 is not taken")
-        stored.extend(one.version for one in predictions)
-        return len(predictions)
+        taken.extend(versions)
+        return len(rows)
 
     with a_writer(picky, tmp_path) as (log, metrics):
         log.record([a_prediction(1, version=number) for number in range(10, 20)])
         assert log.flush()
 
-    assert stored == [10, 11, 12, 14, 15, 16, 17, 18, 19]
+    assert taken == [10, 11, 12, 14, 15, 16, 17, 18, 19]
     assert counted(metrics, "log_rows_total", outcome="lost") == 1
 
 
 def test_the_database_s_own_refusal_is_told_from_its_absence(tables: Wiring, tmp_path: Path) -> None:
     too_large = a_prediction(1, model="overflow", version=2**70)
-    with a_writer(into(tables), tmp_path) as (log, metrics):
+    with a_writer(partial(stored, tables), tmp_path) as (log, metrics):
         log.record([too_large, a_prediction(2, model="overflow")])
         assert log.flush()
 
@@ -221,7 +216,7 @@ def test_a_disk_that_takes_nothing_is_counted_and_serving_goes_on(
     def full(records: Sequence[bytes]) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with a_writer(into(tables), tmp_path) as (log, metrics):
+    with a_writer(partial(stored, tables), tmp_path) as (log, metrics):
         monkeypatch.setattr(log._spool, "append", full)
         assert log.record([a_prediction(1, model="full")]) == 0
         monkeypatch.undo()
@@ -233,7 +228,7 @@ def test_a_disk_that_takes_nothing_is_counted_and_serving_goes_on(
 
 
 def test_closing_writes_what_is_spooled(tables: Wiring, tmp_path: Path) -> None:
-    with a_writer(into(tables), tmp_path, batch_rows=7) as (log, metrics):
+    with a_writer(partial(stored, tables), tmp_path, batch_rows=7) as (log, metrics):
         log.record([a_prediction(number, model="drained") for number in range(50)])
 
     assert counted(metrics, "log_rows_total", outcome="written") == 50
@@ -260,3 +255,35 @@ def test_the_depth_of_the_spool_is_shown(tmp_path: Path) -> None:
         log.record([a_prediction(number) for number in range(5)])
         eventually(lambda: counted(metrics, "log_queue_rows") == 5)
         assert counted(metrics, "log_spool_bytes") > 5 * 200
+
+
+def test_the_log_is_behind_where_too_many_rows_wait_for_it(tmp_path: Path) -> None:
+    gate = Gate()
+    with a_writer(gate.write, tmp_path) as (log, _):
+        log.record([a_prediction(number) for number in range(BEHIND_ROWS)])
+        assert gate.entered.wait(10)
+        behind = [log.is_behind]
+        log.record([a_prediction(BEHIND_ROWS)])
+        behind.append(log.is_behind)
+        gate.opened.set()
+        assert log.flush()
+        behind.append(log.is_behind)
+
+    assert behind == [False, True, False]
+
+
+def test_the_log_is_behind_while_somebody_waits_for_it(tmp_path: Path) -> None:
+    behind: list[bool] = []
+
+    def write(rows: Sequence[bytes]) -> int:
+        behind.append(log.is_behind)
+        return len(rows)
+
+    with a_writer(write, tmp_path, linger_seconds=0.0) as (log, _):
+        log.record([a_prediction(1)])
+        eventually(lambda: behind)
+        log._linger_seconds = 60.0  # so that the next is written for `flush` alone
+        log.record([a_prediction(2)])
+        assert log.flush()
+
+    assert behind == [False, True]

@@ -18,6 +18,7 @@ from serving.app import create_app
 from serving.keys import ApiKeys
 from stack.environment import QUIET
 from stack.ports import free_port
+from tests.processes import workers_of
 from tests.serving.conftest import installation
 from tests.serving.server_process import promoted
 from tests.serving.server_process import served as serving_here
@@ -58,8 +59,7 @@ def each_worker(port: int, server: int, workers: int, clients: ExitStack) -> lis
     deadline = time.monotonic() + 150
     while len(found) < workers:
         assert time.monotonic() < deadline, f"{len(found)} of {workers} workers answer"
-        spawned = [one for one in root.children() if "spawn_main" in " ".join(one.cmdline())]
-        answering = spawned if workers > 1 else [root]
+        answering = workers_of(server) if workers > 1 else [root]
         for worker in answering if len(answering) == workers else []:
             if worker.pid in found:
                 continue

@@ -1,6 +1,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from evergreen.ab_test import plan
-from evergreen.errors import DataError
+from evergreen.errors import DataError, OnlineStoreAway
 from evergreen.monitoring.performance import live_figures
 from evergreen.release import start_test
 from evergreen.rollout import judge
@@ -19,11 +20,12 @@ from evergreen.spec import AbTestConfig, ReleaseConfig
 from evergreen.training.predictor import Predictor
 from evergreen.types import Prediction, Release, Window
 from evergreen.wiring import Wiring
+from serving.carrier import stored
 from serving.features import FeatureLookup
 from serving.loaded import LoadedModel
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
-from serving.scoring import Scorer, prediction_id
+from serving.scoring import Question, Scorer, prediction_id
 from serving.spool import Spool
 from tests.serving.serving_factories import NOON, a_spec, an_artifact, counted
 
@@ -39,13 +41,9 @@ class Bench:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self.log = LogWriter(self.write, Spool(self.tables.settings.spool), self.metrics)
+        self.log = LogWriter(partial(stored, self.tables), Spool(self.tables.settings.spool), self.metrics)
         self.log.start()
         self.scorer = Scorer(FeatureLookup(self, self.metrics), self.log, self.metrics)
-
-    def write(self, predictions: Sequence[Prediction]) -> int:
-        with self.tables.records() as records:
-            return records.predictions.record(predictions)
 
     def online(self, service: str, rows: Any, as_of: Any, cache: Any = None) -> Any:
         del service, rows, as_of, cache
@@ -367,3 +365,26 @@ def test_in_an_ab_test_an_entity_meets_one_version_and_the_log_says_by_what(benc
     assert (unnamed["routed_by"] == unnamed["example_id"]).all()
     assert set(unnamed["version"]) == {1, 2}
     assert bench.logged("equal")["routed_by"].isna().all()
+
+
+class AwayStore:
+    """An online store that does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def online(self, service: str, rows: Any, as_of: Any, cache: Any = None) -> Any:
+        del service, rows, as_of, cache
+        self.asked += 1
+        raise OnlineStoreAway("the online store does not answer")
+
+
+def test_who_asks_together_waits_once_for_a_store_that_is_away(bench: Bench) -> None:
+    store, loaded = AwayStore(), bench.model("away")
+    scorer = Scorer(FeatureLookup(store, bench.metrics), bench.log, bench.metrics)
+    questions = [Question(loaded, {"wind": [1.0]}, [f"ride-{number}"]) for number in range(3)]
+
+    answers = scorer.answer(questions)
+
+    assert [type(answer) for answer in answers] == [OnlineStoreAway] * 3
+    assert store.asked == 1

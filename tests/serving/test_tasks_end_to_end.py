@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from evergreen.training.run.job import TrainingJob
 from evergreen.training.run.launch import train
 from evergreen.types import Cause, Release, Task, TrainedModel, TrainingSet, Window
 from evergreen.wiring import Wiring
+from serving.carrier import stored
 from serving.features import FeatureLookup
 from serving.loaded import LoadedModel
 from serving.log_writer import LogWriter
@@ -125,12 +127,7 @@ def test_what_it_answers_is_logged_and_measured_with_what_came_true(world: World
     predictor, metrics = Predictor.load(world.model.uri, world.model.digest), Metrics()
     release = Release(model="toy", champion=1, changed_at=START)
     end = START + timedelta(days=DAYS)
-
-    def write(predictions: Any) -> int:
-        with world.wiring.records() as records:
-            return records.predictions.record(predictions)
-
-    log = LogWriter(write, Spool(world.wiring.settings.spool), metrics)
+    log = LogWriter(partial(stored, world.wiring), Spool(world.wiring.settings.spool), metrics)
     log.start()
     scorer = Scorer(FeatureLookup(NoStore(), metrics), log, metrics)
     loaded = LoadedModel(a_spec(world.task), release, {1: predictor}, needs={})

@@ -1,0 +1,150 @@
+"""The process that writes the log: steps back, is begun again where it was killed, and ends with its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Thread
+
+import psutil
+import pytest
+
+from evergreen.errors import DataError
+from evergreen.settings import Settings
+from evergreen.wiring import Wiring
+from serving.carrier import HURRIED_SECONDS, NICE, STARVED_SECONDS, Carrier, Patience, stored
+from tests.processes import is_alive
+from tests.serving.serving_factories import a_prediction, eventually
+
+A_SERVER = """
+import sys
+from pathlib import Path
+from evergreen.settings import Settings
+from serving.carrier import Carrier
+carrier = Carrier(Settings(home=Path(sys.argv[1])), lambda: False)
+carrier.write([])
+print(carrier.process_id, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Iterator[Wiring]:
+    wiring = Wiring(Settings(home=tmp_path))
+    yield wiring
+    wiring.engine.dispose()
+
+
+def a_row(number: int) -> bytes:
+    return a_prediction(number).model_dump_json().encode()
+
+
+def process_of(carrier: Carrier) -> psutil.Process:
+    assert carrier.process_id is not None
+    return psutil.Process(carrier.process_id)
+
+
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_it_stores_what_it_is_given_once(tables: Wiring, is_behind: bool) -> None:
+    with closing(Carrier(tables.settings, lambda: is_behind)) as carrier:
+        assert carrier.process_id is None  # nothing was asked of it
+        assert carrier.write([a_row(1), a_row(2)]) == 2
+        assert carrier.write([a_row(2), a_row(3)]) == 1
+        process = process_of(carrier)
+
+    assert not process.is_running()
+    assert stored(tables, [a_row(1), a_row(2), a_row(3)]) == 0
+
+
+def test_what_is_no_prediction_is_told_from_a_database_that_is_away(tmp_path: Path) -> None:
+    with closing(Carrier(Settings(home=tmp_path), lambda: False)) as carrier:
+        with pytest.raises(DataError, match="cannot be understood"):
+            carrier.write([a_row(1), b'{"surplus": 1}'])
+        assert carrier.write([a_row(1)]) == 1
+    nowhere = "postgresql://127.0.0.1:1/nowhere"
+    with (
+        closing(Carrier(Settings(home=tmp_path, database_url=nowhere), lambda: False)) as carrier,
+        pytest.raises(OSError, match="does not answer"),
+    ):
+        carrier.write([a_row(1)])
+
+
+def test_one_that_was_killed_is_begun_again(tables: Wiring) -> None:
+    with closing(Carrier(tables.settings, lambda: False)) as carrier:
+        assert carrier.write([a_row(1)]) == 1
+        process_of(carrier).kill()
+        with pytest.raises(OSError, match="ended with -9"):
+            carrier.write([a_row(2)])
+        assert carrier.write([a_row(2)]) == 1
+
+
+def test_signals_that_are_meant_for_its_server_do_not_end_it(tables: Wiring) -> None:
+    with closing(Carrier(tables.settings, lambda: False)) as carrier:
+        carrier.write([a_row(1)])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process_of(carrier).send_signal(number)
+        assert carrier.write([a_row(2)]) == 1
+
+
+def test_it_ends_at_once_though_the_log_does_not_answer(tables: Wiring) -> None:
+    carrier = Carrier(tables.settings, lambda: False)
+    carrier.write([a_row(1)])
+    process, failures = process_of(carrier), []
+    process.suspend()
+
+    def write() -> None:
+        try:
+            carrier.write([a_row(2)])
+        except OSError as error:
+            failures.append(error)
+
+    asking = Thread(target=write)
+    asking.start()
+    eventually(carrier._asking.locked)
+    carrier.close()
+    asking.join(10)
+
+    assert not process.is_running()
+    assert len(failures) == 1
+    with pytest.raises(OSError, match="was ended"):
+        carrier.write([a_row(3)])
+
+
+def test_it_ends_with_a_server_that_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", A_SERVER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        carrier = psutil.Process(int(server.stdout.readline()))
+        assert is_alive(carrier)
+        server.kill()
+
+    eventually(lambda: not is_alive(carrier))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a thread of another process runs as")
+def test_it_runs_when_nothing_else_does_and_steps_back_where_the_log_is_behind(tables: Wiring) -> None:
+    with closing(Carrier(tables.settings, lambda: False)) as carrier:
+        carrier.write([a_row(1)])
+        main = process_of(carrier)
+        runs_as = {one.id: os.sched_getscheduler(one.id) for one in main.threads()}
+        nice = main.nice()
+
+    assert nice == max(NICE, os.getpriority(os.PRIO_PROCESS, 0))
+    assert runs_as.pop(main.pid) == os.SCHED_OTHER
+    assert os.SCHED_IDLE in runs_as.values()
+
+
+def test_where_a_core_is_never_idle_it_waits_for_that_no_longer() -> None:
+    patience = Patience()
+    assert not patience.is_over(0.0)
+
+    patience.took(STARVED_SECONDS, 10.0)
+    assert not patience.is_over(10.0)
+
+    patience.took(STARVED_SECONDS + 0.1, 20.0)
+    assert patience.is_over(20.0)
+    assert patience.is_over(20.0 + HURRIED_SECONDS - 0.1)
+    assert not patience.is_over(20.0 + HURRIED_SECONDS)
