@@ -5,22 +5,22 @@ killed is begun again. The other side, `python -m serving.carrier`, reads batche
 answers each on its standard output, and ends with the input, so with its parent however that ends. An answer that is lost
 on the way is a batch tried again, and the log knows a prediction by its id.
 
-It runs while the core has nothing else to do, since Linux leaves even a process of the lowest priority up to 3 ms of a core
-that an answer just got ready to run on. Where the log falls behind, or a core is never idle, it takes its share.
+It steps back for answers: at a fiftieth of a busy core, which is also taken from it as soon as an answer gets ready to run
+there (`_step_back`). Where the log falls behind it takes a quarter.
 """
 
+import ctypes
 import os
 import pickle
+import platform
 import signal
+import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from math import inf
-from threading import Lock
+from threading import Lock, get_native_id
 from typing import TYPE_CHECKING, Any
 
 from evergreen.errors import DataError
@@ -29,20 +29,20 @@ from evergreen.settings import Settings
 if TYPE_CHECKING:
     from evergreen.wiring import Wiring
 
-NICE = 10
-"""How far it steps back where the log is behind: a tenth of a busy core is left to it, some thousand rows a second."""
-STARVED_SECONDS = 2.0
-"""A batch that took longer found a core that is never idle: it may have kept others from a table of SQLite's for as long,"""
-HURRIED_SECONDS = 60.0
-"""and for this long none waits for idle time again."""
+QUIET_NICE = 17
+"""At this priority a core that others keep busy leaves it a fiftieth of its time, some two hundred rows a second,"""
+BEHIND_NICE = 5
+"""and at this one, where the log is behind, a quarter."""
+QUIET_SLICE_SECONDS = 0.1
+"""The longest slice that Linux grants."""
 BATCH_ROWS = 100
-"""Rows at once: SQLite's tables are locked for as long as idle time takes to store them."""
+"""Rows at once: SQLite's tables are locked for as long as a quiet process takes to store them."""
 END_SECONDS = 5.0
-"""What an idle process gets to close its database."""
+"""What the process gets to close its database."""
 
 
 class Carrier:
-    """`stored` in another process, which is begun by the first batch; `is_behind` says whether the log can wait no longer."""
+    """`stored` in another process; `is_behind` says whether the log can wait no longer."""
 
     def __init__(self, settings: Settings, is_behind: Callable[[], bool]) -> None:
         self._settings = settings
@@ -53,8 +53,13 @@ class Carrier:
 
     @property
     def process_id(self) -> int | None:
-        """None before the first batch, and after the last."""
+        """None where none runs."""
         return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Begin the process, which the first batch does else, and waits for what it imports."""
+        with self._asking:
+            self._running()
 
     def write(self, rows: Sequence[bytes]) -> int:
         """See `stored`; raises `OSError` for any failure but `DataError`, that the process ended included."""
@@ -135,47 +140,37 @@ def main() -> None:
     """Store what comes until nothing more does."""
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the server, which drains its spool through this process
         signal.signal(number, signal.SIG_IGN)
-    os.nice(max(0, NICE - os.nice(0)))
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     from evergreen.wiring import Wiring
 
-    with suppress(EOFError, BrokenPipeError), ThreadPoolExecutor(1, initializer=_run_when_idle) as idle:
-        wiring, patience = Wiring(pickle.load(asked)), Patience()
-        _answer(wiring, [])  # what is imported and opened once takes a second, too much for a busy machine's idle time
+    with suppress(EOFError, BrokenPipeError), ThreadPoolExecutor(1, initializer=_step_back) as quiet:
+        wiring = Wiring(pickle.load(asked))
+        _answer(
+            wiring, []
+        )  # what is imported and opened once takes seconds of what a busy machine leaves to the others
+        os.nice(max(0, BEHIND_NICE - os.nice(0)))
         while True:
             rows, is_behind = pickle.load(asked)
-            begun = time.monotonic()
-            if is_behind or patience.is_over(begun):
-                answer = _answer(wiring, rows)
-            else:
-                answer = idle.submit(_answer, wiring, rows).result()
-                patience.took(time.monotonic() - begun, time.monotonic())
+            answer = _answer(wiring, rows) if is_behind else quiet.submit(_answer, wiring, rows).result()
             pickle.dump(answer, answers)
             answers.flush()
 
 
-@dataclass
-class Patience:
-    """Whether idle time is worth waiting for, by the monotonic clock."""
+def _step_back() -> None:
+    """This thread alone: a low priority, and a slice so long that whoever gets ready to run is preferred at once.
 
-    over_until: float = -inf
-
-    def is_over(self, now: float) -> bool:
-        """Whether it was not, lately."""
-        return now < self.over_until
-
-    def took(self, seconds: float, now: float) -> None:
-        """A batch that waited for idle time took so long."""
-        if seconds > STARVED_SECONDS:
-            self.over_until = now + HURRIED_SECONDS
-
-
-def _run_when_idle() -> None:
-    """This thread alone; there is no way back from it without a privilege."""
-    if sys.platform == "linux":
-        with suppress(OSError):  # where a sandbox forbids it, `NICE` has to do
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    By priority alone Linux leaves a thread up to 3 ms of a core that another waits for (EEVDF, from 6.6 on); who asks for
+    shorter slices, as anybody does that asks for none, need not wait (`sched_setattr(2)`, slices from 6.12 on).
+    """
+    if sys.platform != "linux":
+        return
+    os.setpriority(os.PRIO_PROCESS, get_native_id(), max(QUIET_NICE, os.nice(0)))
+    call = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
+    if call is not None:  # there is no function for it in Python, nor in glibc before 2.41; refused, priority has to do
+        nice, slice_ns = os.nice(0), int(QUIET_SLICE_SECONDS * 1e9)
+        wanted = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, slice_ns, 0, 0)
+        ctypes.CDLL(None).syscall(ctypes.c_long(call), ctypes.c_int(0), ctypes.c_char_p(wanted), ctypes.c_uint(0))
 
 
 def _answer(wiring: "Wiring", rows: Sequence[bytes]) -> Any:

@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 SYNC_SECONDS = 0.01
 """At most so much of what was answered, and the time of one fsync, is lost to a power cut; to a killed process nothing."""
 MOST_BACKOFF_SECONDS = 5.0
-BEHIND_ROWS = 5_000
-"""With more in the spool the log is behind."""
+KEEPS_UP_ROWS = 1_000
+"""With no more in the spool, between two batches, the log keeps up;"""
+BEHIND_SECONDS = 5.0
+"""where it did not for so long, it is behind."""
 
 
 class LogWriter:
@@ -51,6 +53,7 @@ class LogWriter:
         self._flushing = 0
         self._closing = False
         self._until = 0.0
+        self._kept_up_at = time.monotonic()
         self._lost = 0
         self._idle = False
         """The carrier waits for a first row."""
@@ -68,8 +71,8 @@ class LogWriter:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the log should be written now, whatever else there is to do: somebody waits for it, or too many rows do."""
-        return self._closing or self._flushing > 0 or self._spool.waiting > BEHIND_ROWS
+        """Whether the log should be written now, whatever else there is to do: somebody waits for it, or it cannot keep up."""
+        return self._closing or self._flushing > 0 or time.monotonic() > self._kept_up_at + BEHIND_SECONDS
 
     def start(self) -> None:
         """Start the threads."""
@@ -144,6 +147,8 @@ class LogWriter:
                 self._idle = True
                 self._changed.wait_for(lambda: self._spool.waiting or self._closing)
                 self._idle = False
+                if self._spool.waiting <= KEEPS_UP_ROWS:
+                    self._kept_up_at = time.monotonic()
                 # A transaction a row would compete with serving for the interpreter: let a batch come together first.
                 self._changed.wait_for(self._is_due, self._linger_seconds)
             batch = self._spool.read(self._batch_rows)

@@ -69,6 +69,8 @@ class Runtime:
         has the log written by a process of its own, for a server whose answers should not wait for that.
         """
         runtime = cls(wiring, metrics, apart=apart)
+        if runtime._carrier is not None:
+            runtime._carrier.start()
         runtime.models.refresh()
         runtime.log.start()
         if follow:

@@ -12,8 +12,9 @@ from evergreen.errors import DataError
 from evergreen.settings import Settings
 from evergreen.types import Prediction, Window
 from evergreen.wiring import Wiring
+from serving import log_writer
 from serving.carrier import stored
-from serving.log_writer import BEHIND_ROWS, LogWriter
+from serving.log_writer import KEEPS_UP_ROWS, LogWriter
 from serving.metrics import Metrics
 from serving.spool import Spool
 from tests.serving.serving_factories import NOON, a_prediction, counted, eventually
@@ -257,19 +258,22 @@ def test_the_depth_of_the_spool_is_shown(tmp_path: Path) -> None:
         assert counted(metrics, "log_spool_bytes") > 5 * 200
 
 
-def test_the_log_is_behind_where_too_many_rows_wait_for_it(tmp_path: Path) -> None:
-    gate = Gate()
-    with a_writer(gate.write, tmp_path) as (log, _):
-        log.record([a_prediction(number) for number in range(BEHIND_ROWS)])
+def test_the_log_is_behind_where_it_has_not_kept_up_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, behind = Gate(), []
+    with a_writer(gate.write, tmp_path, batch_rows=1) as (log, _):
+        log.record([a_prediction(number) for number in range(KEEPS_UP_ROWS + 2)])
         assert gate.entered.wait(10)
-        behind = [log.is_behind]
-        log.record([a_prediction(BEHIND_ROWS)])
+        monkeypatch.setattr(log_writer, "BEHIND_SECONDS", 0.0)
+        behind.append(log.is_behind)
+        monkeypatch.setattr(log_writer, "BEHIND_SECONDS", 60.0)
         behind.append(log.is_behind)
         gate.opened.set()
         assert log.flush()
         behind.append(log.is_behind)
 
-    assert behind == [False, True, False]
+    assert behind == [True, False, False]
 
 
 def test_the_log_is_behind_while_somebody_waits_for_it(tmp_path: Path) -> None:
