@@ -71,7 +71,11 @@ class Runtime:
         runtime = cls(wiring, metrics, apart=apart)
         if runtime._carrier is not None:
             runtime._carrier.start()
-        runtime.models.refresh()
+        try:
+            runtime.models.refresh()
+        except BaseException:
+            runtime.close()
+            raise
         runtime.log.start()
         if follow:
             runtime.models.start()

@@ -99,7 +99,7 @@ def counted(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(f"evergreen_{name}", labels) or 0.0
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 10.0, what: str = "it") -> None:
+def eventually(holds: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> None:
     """Wait for another thread's work; fails when it does not come."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -67,7 +67,7 @@ class Api:
 
     def serves(self, champion: int, challenger: int | None = None, share: float = 0.0) -> None:
         release = self.release(champion, challenger, share)
-        eventually(lambda: self.taken(release))
+        eventually(lambda: self.taken(release), seconds=60)
 
     def predict(self, *rows: dict[str, Any], model: str = "flight_delay", as_of: Any = NOON) -> Any:
         return self.client.post(f"/predict/{model}", json={"rows": list(rows), "as_of": as_of.isoformat()})
@@ -88,7 +88,8 @@ def api(installation: Wiring) -> Iterator[Api]:
     app = create_app(installation.settings)
     with served(app) as client:
         api = Api(client, app.state.runtime, installation)
-        eventually(lambda: api.taken(api.release(1, model="strict")), seconds=30)
+        strict = api.release(1, model="strict")
+        eventually(lambda: api.taken(strict), seconds=60)
         yield api
 
 
