@@ -30,5 +30,5 @@ def killed_alone(process: "subprocess.Popen[Any]") -> list[psutil.Process]:
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    psutil.wait_procs(family, timeout=20)
+    psutil.wait_procs(family, timeout=60)
     return [one for one in family if is_alive(one)]

@@ -708,7 +708,7 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, 15)
-        process.wait(30)
+        process.wait(60)
         log.close()
 
 

@@ -50,13 +50,13 @@ def stack(settings: Settings, *only: str) -> Iterator[dict[str, str]]:
         yield env
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
-        _, left = psutil.wait_procs(family, timeout=10)
+        assert process.wait(timeout=60) == 0
+        _, left = psutil.wait_procs(family, timeout=60)
         assert left == []
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_an_interrupted_demo_leaves_nothing_and_the_next_one_runs_to_its_end() -
     first.send_signal(signal.SIGINT)
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 130, output[-2000:]
-    assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
     (reports / "demo.json").unlink(missing_ok=True)
     done = subprocess.run(demo, cwd=ROOT, capture_output=True, text=True, check=False)

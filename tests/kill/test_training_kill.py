@@ -232,7 +232,7 @@ def test_whoever_asked_takes_all_processes_with_it_and_the_next_goes_on(
             if line.startswith("step 5"):
                 asker.send_signal(sign)
                 break
-    asker.wait(timeout=20)
+    asker.wait(timeout=60)
 
     _, alive = psutil.wait_procs(processes_of(job), timeout=10)
     assert alive == []

@@ -67,7 +67,7 @@ def temp() -> Iterator[Path]:
     ]
     for process in left:
         process.kill()
-    psutil.wait_procs(left, timeout=10)
+    psutil.wait_procs(left, timeout=60)
     shutil.rmtree(folder, ignore_errors=True)
 
 

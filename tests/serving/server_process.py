@@ -85,7 +85,7 @@ def a_server(home: Wiring, **variables: str) -> Iterator[Server]:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(15)
+                process.wait(30)
         if process.poll() is None:
             server.kill()
 

@@ -620,7 +620,7 @@ def test_serving_goes_on_while_the_database_is_away_and_logs_when_it_is_back(api
     with away(api.installation.settings.home / "evergreen.db", disconnect):
         ready = api.client.get("/ready")
         asked = api.predict(a_flight(example_id="while-away"))
-        eventually(lambda: api.counted("log_failures_total") >= 2, seconds=30)  # the killed process, then the database
+        eventually(lambda: api.counted("log_failures_total") >= 2, seconds=60)  # the killed process, then the database
 
     assert ready.status_code == 503
     assert ready.json()["reasons"][0].startswith("the database does not answer: ")

@@ -28,7 +28,7 @@ class Answering:
         self.batches.append([len(question) for question in questions])
         self.threads.append(current_thread())
         self.entered.set()
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         return [self._one(question) for question in questions]
 
     def _one(self, question: Question) -> list[Prediction] | Exception:

@@ -112,7 +112,7 @@ def test_it_ends_at_once_though_the_log_does_not_answer(tables: Wiring) -> None:
     asking.start()
     eventually(carrier._asking.locked)
     carrier.close()
-    asking.join(10)
+    asking.join(60)
 
     assert not process.is_running()
     assert len(failures) == 1

@@ -98,4 +98,4 @@ def test_workers_share_a_socket_their_figures_and_a_killed_one_s_spool(installat
         orphans = server.workers
         server.process.kill()
         server.process.wait()
-        eventually(lambda: not any(orphan.is_running() for orphan in orphans), seconds=30)
+        eventually(lambda: not any(orphan.is_running() for orphan in orphans), seconds=60)

@@ -54,7 +54,7 @@ class SlowRegistry:
     def fetch(self, model: str, number: int) -> Any:
         self.asked.append((model, number))
         if (model, number) in self.slow:
-            assert self.go_on.wait(30)
+            assert self.go_on.wait(60)
         return fetch(model, number)
 
     def load(self, release: Release, current: LoadedModel | None) -> LoadedModel:

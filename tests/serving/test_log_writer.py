@@ -57,7 +57,7 @@ class Gate:
 
     def write(self, rows: Sequence[bytes]) -> int:
         self.entered.set()
-        assert self.opened.wait(10)
+        assert self.opened.wait(60)
         self.stored.extend(map(Prediction.model_validate_json, rows))
         return len(rows)
 
@@ -104,7 +104,7 @@ def test_a_full_spool_loses_the_oldest_counted_and_holds_nobody_up(
     gate = Gate()
     with a_writer(gate.write, tmp_path, capacity_bytes=12 * ROW_BYTES, batch_rows=1) as (log, metrics):
         log.record([a_prediction(0)])
-        assert gate.entered.wait(10)
+        assert gate.entered.wait(60)
         for number in range(1, 26):
             assert log.record([a_prediction(number)]) == 1  # returns while the log is blocked
         gate.opened.set()
@@ -125,13 +125,13 @@ def test_a_bulk_job_may_wait_for_room(tmp_path: Path) -> None:
         def bulk() -> None:
             for start in range(0, 100, 20):
                 some = [a_prediction(n) for n in range(start, start + 20)]
-                taken.append(log.record(some, wait_seconds=10))
+                taken.append(log.record(some, wait_seconds=60))
 
         job = Thread(target=bulk)
         job.start()
-        assert gate.entered.wait(10)
+        assert gate.entered.wait(60)
         gate.opened.set()
-        job.join(10)
+        job.join(60)
         assert log.flush()
 
     assert taken == [20] * 5
@@ -241,7 +241,7 @@ def test_closing_does_not_wait_for_ever_and_leaves_the_rest_in_the_spool(tmp_pat
     log = LogWriter(gate.write, Spool(tmp_path), metrics, batch_rows=2)
     log.start()
     log.record([a_prediction(number) for number in range(5)])
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
 
     left = log.close(timeout_seconds=0.05)
 
@@ -264,7 +264,7 @@ def test_the_log_is_behind_where_it_has_not_kept_up_for_a_while(
     gate, behind = Gate(), []
     with a_writer(gate.write, tmp_path, batch_rows=1) as (log, _):
         log.record([a_prediction(number) for number in range(KEEPS_UP_ROWS + 2)])
-        assert gate.entered.wait(10)
+        assert gate.entered.wait(60)
         monkeypatch.setattr(log_writer, "BEHIND_SECONDS", 0.0)
         behind.append(log.is_behind)
         monkeypatch.setattr(log_writer, "BEHIND_SECONDS", 60.0)

@@ -128,7 +128,7 @@ def a_prometheus(folder: Path, target: str) -> Iterator[httpx.Client]:
             yield client
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def is_ready(client: httpx.Client) -> bool:
@@ -183,7 +183,7 @@ def test_a_prometheus_reads_a_server_and_answers_every_query(installation: Wirin
                 for title, expression in PANELS:
                     if title not in NOTHING_YET:
                         told = partial(is_told, prometheus, expression)
-                        eventually(told, seconds=30, what=f"{title}: {expression}")
+                        eventually(told, seconds=60, what=f"{title}: {expression}")
             for _, expression in QUERIES:
                 asked(prometheus, expression)
             rules = prometheus.get("/api/v1/rules").json()["data"]["groups"][0]["rules"]
