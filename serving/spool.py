@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from threading import Lock
-from typing import Self
+from typing import BinaryIO, Self
 
 logger = logging.getLogger(__name__)
 
@@ -138,14 +138,13 @@ class Spool:
                 return []
             with segment.path.open("rb") as file:
                 file.seek(segment.read_bytes)
-                content = file.read(segment.size_bytes - segment.read_bytes)
-            found = list(islice(_records(content), most))
+                found = list(islice(_records(file, segment.size_bytes), most))
             if not found:  # altered on the disk since it was opened
-                self.torn_bytes += len(content)
+                self.torn_bytes += segment.size_bytes - segment.read_bytes
                 logger.error("%s: %d records cannot be read any more", segment.path, segment.unread)
                 segment.read_records = segment.records
                 return []
-            segment.read_bytes += found[-1][1]
+            segment.read_bytes = found[-1][1]
             segment.read_records += len(found)
             return [record for record, _ in found]
 
@@ -214,31 +213,30 @@ class Spool:
             self._file = None
 
     def _recovered(self, path: Path) -> Segment:
-        segment, content = Segment(path), path.read_bytes()
-        for _, end in _records(content):
-            segment.size_bytes = end
-            segment.records += 1
-        if torn := len(content) - segment.size_bytes:
+        segment, size_bytes = Segment(path), path.stat().st_size
+        with path.open("rb") as file:
+            for _, end in _records(file, size_bytes):
+                segment.size_bytes = end
+                segment.records += 1
+        if torn := size_bytes - segment.size_bytes:
             self.torn_bytes += torn
             logger.warning("%s: %d bytes after record %d are torn and cut off", path, torn, segment.records)
             os.truncate(path, segment.size_bytes)
         return segment
 
 
-def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
-    """Whole records with the offsets of their ends, up to the first that is torn or altered.
+def _records(file: BinaryIO, size_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Whole records from where the file stands, with the offsets of their ends, up to the first that is torn or altered.
 
     None is empty: a file that a power cut left longer than what was written to it is full of zeros at its end.
     """
-    start = 0
-    while start + HEAD.size <= len(content):
-        length, checksum = HEAD.unpack_from(content, start)
-        end = start + HEAD.size + length
-        record = content[start + HEAD.size : end]
-        if not length or len(record) != length or zlib.crc32(record) != checksum:
+    end = file.tell()
+    while len(head := file.read(HEAD.size)) == HEAD.size:
+        length, checksum = HEAD.unpack(head)
+        end += HEAD.size + length
+        if not length or end > size_bytes or zlib.crc32(record := file.read(length)) != checksum:
             return
         yield record, end
-        start = end
 
 
 def _lock(folder: Path) -> int | None:

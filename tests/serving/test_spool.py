@@ -98,6 +98,20 @@ def test_a_batch_in_flight_is_not_counted_as_lost_when_its_segment_goes(tmp_path
     assert lost == 1
 
 
+@pytest.mark.parametrize("left", [0, 3, 20])
+def test_a_file_that_was_cut_short_under_it_loses_what_is_gone_and_holds_up_nothing(
+    spool: Spool, tmp_path: Path, left: int
+) -> None:
+    spool.append([b"a" * 42])
+    (path,) = tmp_path.glob("*.spool")
+    os.truncate(path, left)
+
+    assert spool.read(9) == []
+    assert spool.torn_bytes == 50
+    spool.acknowledge()
+    assert spool.waiting == 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     records=st.lists(st.from_regex(rb"[a-z]{1,50}", fullmatch=True), min_size=1, max_size=8),
