@@ -132,7 +132,7 @@ class Load:
 
     def _ask(self, thread: int) -> None:
         number = 0
-        with httpx.Client(base_url=self.base_url, timeout=30) as client:
+        with httpx.Client(base_url=self.base_url, timeout=120) as client:
             while not self._stop.is_set():
                 number += 1
                 row = a_flight(number, example_id=f"{self.name}-{thread}-{number}")

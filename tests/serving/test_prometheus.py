@@ -207,7 +207,7 @@ def test_a_prometheus_reads_what_all_workers_count_while_they_swap_under_load(
                 # Each time until both workers have it.
                 before = value(prometheus, swaps)
                 released(installation, 2 - number % 2)
-                eventually(partial(has_reached, prometheus, swaps, before + 2), seconds=60)
+                eventually(partial(has_reached, prometheus, swaps, before + 2), seconds=180)
         assert load.failures == []
         counted = 'sum(evergreen_rows_total{model="flight_delay"})'
         eventually(lambda: value(prometheus, counted) == len(load.answered), seconds=60)
