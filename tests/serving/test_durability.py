@@ -29,6 +29,7 @@ def logged(wiring: Wiring) -> set[str]:
     return set(frame["prediction_id"])
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_without_its_database_serving_goes_on_in_flat_memory_and_nothing_is_lost(
     installation: Wiring, empty_postgres_url: str, seconds: int

@@ -192,6 +192,7 @@ def test_a_prometheus_reads_a_server_and_answers_every_query(installation: Wirin
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_prometheus_reads_what_all_workers_count_while_they_swap_under_load(
     installation: Wiring, tmp_path: Path
 ) -> None:
