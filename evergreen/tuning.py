@@ -76,16 +76,21 @@ def with_values(spec: ModelSpec, values: Mapping[str, Value]) -> ModelSpec:
     return ModelSpec.model_validate(spec.model_dump() | {"train": train})
 
 
-def rewritten(text: str, values: Mapping[str, Value], source: str, table: str = "train") -> str:
-    """A spec's text with other values in one table; every other character, comments too, stays.
+def rewritten(text: str, values: Mapping[str, Value | None], source: str, table: str = "train") -> str:
+    """A spec's text with other values in one table; every other character, comments too, stays. None takes a key's line out.
 
     Raises `SpecError` where the text is written in a way that cannot be changed so.
     """
     lines = text.splitlines()
     start, end = _section(lines, table)
     for key, value in values.items():
-        line = f"{key} = {_toml(decoded(key, value))}"
         place = next((i for i in range(start, end) if re.match(rf"\s*{key}\s*=", lines[i])), None)
+        if value is None:
+            if place is not None:
+                del lines[place]
+                end -= 1
+            continue
+        line = f"{key} = {_toml(decoded(key, value))}"
         if place is None:
             lines.insert(end, line)
             end += 1
@@ -119,10 +124,11 @@ def _section(lines: list[str], table: str) -> tuple[int, int]:
     return start + 1, end
 
 
-def _check(before: str, after: str, values: Mapping[str, Value], source: str, table: str) -> None:
+def _check(before: str, after: str, values: Mapping[str, Value | None], source: str, table: str) -> None:
     try:
         wanted = tomllib.loads(before)
-        wanted[table] = wanted.get(table, {}) | {key: decoded(key, value) for key, value in values.items()}
+        kept = {key: value for key, value in wanted.get(table, {}).items() if key not in values}
+        wanted[table] = kept | {key: decoded(key, value) for key, value in values.items() if value is not None}
         right = parse_spec(tomllib.loads(after)) == parse_spec(wanted)
     except tomllib.TOMLDecodeError:
         right = False

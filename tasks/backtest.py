@@ -73,10 +73,8 @@ def show_backtest(report: BacktestReport, fitted: ModelSpec) -> Path:
 
 
 def recommendation(text: str, fitted: ModelSpec) -> str:
-    """A spec's text with what was fitted in `[monitor]` and `[remedy]`; all else stays, other alarms of the spec too."""
+    """A spec's text with `[monitor]` and `[remedy]` as they were fitted and played; an alarm that was not goes out of it."""
     for name, keys in (("monitor", MONITOR_KEYS), ("remedy", REMEDY_KEYS)):
         values = {key: getattr(getattr(fitted, name), key) for key in keys}
-        text = rewritten(
-            text, {key: value for key, value in values.items() if value is not None}, f"{fitted.name}.toml", name
-        )
+        text = rewritten(text, values, f"{fitted.name}.toml", name)
     return text

@@ -106,3 +106,6 @@ def test_the_recommended_spec_differs_in_what_was_fitted_alone() -> None:
 
     assert {"max_age_days = 49", "min_probe_gain = 0.005", 'routine = "fine_tune"'} <= lines
     assert len(set(text.splitlines()) - lines) <= 4
+
+    asks_for_more = text.replace("[monitor]", "[monitor]\nmax_estimated_rise = 0.03\nmax_drift_share = 0.3")
+    assert recommendation(asks_for_more, fitted) == recommendation(text, fitted)  # as it was played: without these

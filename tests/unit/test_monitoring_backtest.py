@@ -217,6 +217,14 @@ def test_the_smallest_gain_within_the_budget_is_chosen() -> None:
     assert found.monitor.min_probe_gain == 0.002
 
 
+def test_a_fitted_spec_has_no_alarm_that_was_not_fitted() -> None:
+    own = a_spec(max_log_loss_rise=1e-6, max_estimated_rise=1e-6, max_drift_share=0.0, max_unlearnt_share=1e-6)
+
+    found = fitted_spec(own, [(own, 1.0)], copies(None), (0.0, 0.002, 0.5))
+
+    assert found == fitted_spec(a_spec(), [(a_spec(), 1.0)], copies(None), (0.0, 0.002, 0.5))
+
+
 def test_the_upper_bound_is_clopper_and_pearsons() -> None:
     assert upper_share(0, 100) == pytest.approx(1 - 0.05 ** (1 / 100))
     assert upper_share(5, 5) == 1.0

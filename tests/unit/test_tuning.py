@@ -69,6 +69,15 @@ def test_only_the_lines_of_those_keys_change_and_comments_stay() -> None:
     ]
 
 
+def test_a_key_that_has_no_value_any_more_goes_with_its_line() -> None:
+    before = "[model]\nname = 'm'\n[data]\n" + _data() + "\n[train]\nepochs = 4  # enough\nseed = 1\n"
+
+    after = rewritten(before, {"epochs": None, "dropout": None, "batch_size": 512}, "m.toml")
+
+    lines = difference(before, after, "m").splitlines()[2:]
+    assert [line for line in lines if line[0] in "+-"] == ["-epochs = 4  # enough", "+batch_size = 512"]
+
+
 def test_a_spec_without_the_table_gets_one() -> None:
     before = "[model]\nname = 'm'\n[data]\n" + _data()
 

@@ -17,7 +17,9 @@ from evergreen.types import Remedy
 
 ENOUGH = 0.9
 """A cheaper routine with this share of the best one's gain is taken."""
-MONITOR_KEYS = ("max_calibration_gap", "min_probe_gain", "min_challenger_gain", "max_age_days")
+UNFITTED = ("max_log_loss_rise", "max_estimated_rise", "max_drift_share", "max_unlearnt_share")
+"""Alarms that a file may ask for by a threshold of its own: a fitted spec does without, since they take from the alarm budget."""
+MONITOR_KEYS = ("max_calibration_gap", "min_probe_gain", "min_challenger_gain", "max_age_days", *UNFITTED)
 REMEDY_KEYS = ("routine", "tune_days", "tune_epochs")
 
 
@@ -54,9 +56,8 @@ def fitted_spec(
     config, remedy = spec.backtest, cheapest_enough(tried).remedy
     weeks = int(-(-1 / config.max_retrain_share // 1))
     calm = {
+        **dict.fromkeys(UNFITTED),
         "max_calibration_gap": 1.0,
-        "max_log_loss_rise": None,
-        "max_drift_share": None,
         "min_probe_gain": None,
         "min_challenger_gain": None,
         "max_age_days": weeks * spec.monitor.window_days,
