@@ -59,7 +59,10 @@ class Carrier:
     def start(self) -> None:
         """Begin the process, which the first batch does else, and waits for what it imports."""
         with self._asking:
-            self._running()
+            stdin = self._running().stdin
+            assert stdin is not None
+            with suppress(OSError):  # it has ended again; the first batch finds that out, and the next begins another
+                stdin.flush()
 
     def write(self, rows: Sequence[bytes]) -> int:
         """See `stored`; raises `OSError` for any failure but `DataError`, that the process ended included."""
@@ -146,9 +149,7 @@ def main() -> None:
 
     with suppress(EOFError, BrokenPipeError), ThreadPoolExecutor(1, initializer=_step_back) as quiet:
         wiring = Wiring(pickle.load(asked))
-        _answer(
-            wiring, []
-        )  # what is imported and opened once takes seconds of what a busy machine leaves to the others
+        _answer(wiring, [])  # imports and opens what takes seconds of a core, so before it steps back
         os.nice(max(0, BEHIND_NICE - os.nice(0)))
         while True:
             rows, is_behind = pickle.load(asked)
