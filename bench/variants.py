@@ -1,9 +1,9 @@
 """Optimised variants beside the network as it is served: `python -m bench.variants`.
 
-The flights' own model of `bench.serving`, run each way that `evergreen/training/network/variants.py` knows: what one row and
-`TOGETHER` cost its network on one thread (rounds alternate, the best counts), how far its answers on held-out rows move,
-how long it takes to make, and what `flows/optimise.py` would say of it: the whole gate beside its parent, and their
-comparison. Writes `reports/bench/variants.json`.
+The flights' own model of `bench.serving`, run each way that `evergreen/training/network/variants.py` knows: what it costs
+on one thread from one row's numbers to its answer, and from those of `TOGETHER` (rounds alternate, the best counts), how
+far its answers on held-out rows move, how long it takes to make, and what `flows/optimise.py` would say of it: the whole
+gate beside its parent, and their comparison. Writes `reports/bench/variants.json`.
 """
 
 import argparse
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +21,6 @@ from evergreen.adapters.feature_tables import load_training_set
 from evergreen.gate import decide
 from evergreen.settings import ROOT
 from evergreen.training.artifact import read_artifact, write_artifact
-from evergreen.training.network.model import Rows
 from evergreen.training.network.variants import VARIANTS
 from evergreen.training.predictor import Predictor, as_variant_of
 from evergreen.types import GateDecision, TrainedModel
@@ -76,17 +74,16 @@ def main() -> None:
 
 
 def timed(made: dict[str, Predictor], held_out: pd.DataFrame, rows: int) -> dict[str, float]:
-    """Seconds of the thread for one pass of the network alone over so many rows: the best round of each."""
+    """Seconds of the thread from so many encoded rows to their answers: the best round of each."""
     some = {column: held_out[column].to_numpy()[:rows] for column in made["plain"].inputs}
-    encoded = Rows.of(made["plain"]._encoder.encode_cells(some))
+    encoded = made["plain"]._encoder.encode_cells(some)
     best = dict.fromkeys(made, float("inf"))
-    with torch.inference_mode():
-        for _ in range(ROUNDS):
-            for name, predictor in made.items():
-                began = time.thread_time()
-                for _ in range(CALLS):
-                    predictor._network(encoded)
-                best[name] = min(best[name], (time.thread_time() - began) / CALLS)
+    for _ in range(ROUNDS):
+        for name, predictor in made.items():
+            began = time.thread_time()
+            for _ in range(CALLS):
+                predictor._said(encoded)
+            best[name] = min(best[name], (time.thread_time() - began) / CALLS)
     return best
 
 

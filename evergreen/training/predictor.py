@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from evergreen.errors import ArtifactError, DataError
@@ -22,6 +23,8 @@ from evergreen.recalibration import recalibrated
 from evergreen.training.artifact import MODEL_FILE, PROGRAM_FILE, WEIGHTS_FILE, read_artifact
 from evergreen.training.data.label import Label
 from evergreen.training.data.preprocessing import Coded, Column, Encoded, Encoder, Preprocessing
+from evergreen.training.network.few import FEW_ROWS, FewRows
+from evergreen.training.network.fused import FusedNetwork
 from evergreen.training.network.model import Network, NetworkShape, Rows, build_network
 from evergreen.training.network.objective import answer
 from evergreen.training.network.programs import this_machine
@@ -129,16 +132,19 @@ class Predictor:
         self.description = description
         self._encoder = Encoder(description.preprocessing)
         self._network = _runnable(description, network, program)
+        # Another variant's way of running it is what was asked for.
+        self._few = FewRows(self._network, self.description.label) if isinstance(self._network, FusedNetwork) else None
 
     @classmethod
     def load(cls, path: str | Path, digest: Digest | None = None) -> Self:
         """Read an artifact folder; with a digest, only if its bytes are the ones it names.
 
-        Raises `ArtifactError` when a file is missing, altered or not understood, or cannot run here. Sets torch to one
-        thread in this process: a row takes a fraction of a millisecond, and threads of a server must not wait for each
-        other's.
+        Raises `ArtifactError` when a file is missing, altered or not understood, or cannot run here. Sets torch and BLAS
+        to one thread in this process: a row takes a fraction of a millisecond, and threads of a server must not wait for
+        each other's.
         """
         torch.set_num_threads(1)
+        threadpool_limits(1, user_api="blas")
         return cls(*_read(path, digest))
 
     @property
@@ -180,6 +186,8 @@ class Predictor:
         return said if moved is None else recalibrated(said, moved)
 
     def _said(self, encoded: Encoded) -> NDArray[np.float64]:
+        if self._few is not None and len(encoded) <= FEW_ROWS:
+            return self._few.answer(encoded)
         return answer(self._network, self.description.label, Rows.of(encoded)).numpy()
 
 

@@ -176,6 +176,7 @@ class Encoder:
         self._curves = Curves([(c.knots, c.scores) for c in fitted.numerics])
         self._indicators = [i for i, column in enumerate(fitted.numerics) if column.indicator]
         self._places = {c.name: {key: i + 1 for i, key in enumerate(c.vocabulary)} for c in fitted.categoricals}
+        self._needed = [*self._numerics, *self._places]
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -215,10 +216,11 @@ class Encoder:
         return self._encode(self._cells(columns, rows), categories)
 
     def _cells(self, columns: Mapping[str, Column], rows: int) -> "Sequence[NDArray[np.float32]] | NDArray[np.float32]":
-        if rows <= FEW_ROWS and all(type(columns[name]) is list for name in self._numerics):
+        given = [columns[name] for name in self._numerics]
+        if rows <= FEW_ROWS and set(map(type, given)) == {list}:
             with suppress(TypeError, ValueError):  # then the column is found and named below
-                return np.array([columns[name] for name in self._numerics], dtype=np.float32)
-        return [numbers(name, columns[name]) for name in self._numerics]
+                return np.array(given, dtype=np.float32)
+        return list(map(numbers, self._numerics, given))
 
     def _encode(
         self, numbers: "Sequence[NDArray[np.float32]] | NDArray[np.float32]", categories: NDArray[np.int64]
@@ -230,18 +232,16 @@ class Encoder:
         return Encoded(numeric, missing, categories)
 
     def _rows(self, columns: Mapping[str, Column]) -> int:
-        needed = [*self._numerics, *self._places]
-        absent = [name for name in needed if name not in columns]
+        absent = [name for name in self._needed if name not in columns]
         if absent:
             raise DataError(
-                f"columns {absent} are missing; the model reads {needed}. Ask the feature service for them."
+                f"columns {absent} are missing; the model reads {self._needed}. Ask the feature service for them."
             )
-        lengths = {name: len(columns[name]) for name in needed}
-        if len(set(lengths.values())) > 1:
-            raise DataError(
-                f"columns differ in length: {lengths}. Give one value a row to each of them, None if missing."
-            )
-        return lengths[needed[0]]
+        lengths = set(map(len, map(columns.__getitem__, self._needed)))
+        if len(lengths) > 1:
+            told = {name: len(columns[name]) for name in self._needed}
+            raise DataError(f"columns differ in length: {told}. Give one value a row to each of them, None if missing.")
+        return lengths.pop()
 
 
 def code(values: Column) -> Coded:
