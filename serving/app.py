@@ -131,7 +131,11 @@ def serve(settings: Settings) -> None:
             workers.run(settings, taken, GRACE_SECONDS)
             return
         config = uvicorn.Config(
-            create_app(settings), log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+            create_app(settings),
+            log_level="info",
+            access_log=False,
+            proxy_headers=False,  # nothing here looks at who asks
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
         uvicorn.Server(config).run(sockets=[taken])  # raises KeyboardInterrupt again once it has shut down
 

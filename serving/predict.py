@@ -1,8 +1,8 @@
 """`POST /predict/{model_name}`: rows in, answers out, with as little around it as FastAPI allows.
 
 The route is declared as any other, which is what its page and its refusals are made of. But a request that is as it should
-be goes a short way past FastAPI's dependencies: its body is parsed once, from bytes to rows, and its answer leaves as
-bytes. Whatever there is to be said against a request is FastAPI's to say: it gets the request as it came.
+be goes a short way past FastAPI's router and dependencies: its body is parsed once, from bytes to rows, and its answer
+leaves as bytes. Whatever there is to be said against a request is FastAPI's to say: it gets the request as it came.
 
 Runs on the event loop, which a hop to another thread for each question would cost more than its parsing, and hands the work
 to `batches.py`; many rows become columns on a thread, since they would hold up every other answer, health checks included.
@@ -13,21 +13,21 @@ from functools import partial
 from typing import Literal
 
 from anyio import to_thread
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.keys import is_admitted, require
 from serving.routes import REFUSALS, ModelName, Serving
-from serving.runtime import Runtime
 from serving.schemas import Answer, PredictRequest, PredictResponse, columns_of
 from serving.scoring import Question
 
 ROWS_ON_THE_LOOP = 16
 """A row of forty columns becomes columns in some 20 microseconds."""
 SCOPE: Literal["predict"] = "predict"
+PREFIX = "/predict/"
 
 
 async def predict(model_name: ModelName, body: PredictRequest, serving: Serving) -> Response:
@@ -45,37 +45,55 @@ async def predict(model_name: ModelName, body: PredictRequest, serving: Serving)
     return Response(said.model_dump_json(), media_type="application/json")  # FastAPI would check it all again
 
 
-class ShortWay(APIRoute):
-    """The route of `predict`: answers a plain request itself and leaves any other to FastAPI."""
+class ShortWay:
+    """ASGI middleware that answers a plain request to `predict` itself and leaves any other to FastAPI."""
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See `APIRoute.handle`; what is raised here is answered by the app's handlers, as from any route."""
-        if scope["method"] != "POST":
-            await super().handle(scope, receive, send)
+    def __init__(self, app: ASGIApp, route: BaseRoute) -> None:
+        self._app = app
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is raised on the way is answered by the app's handlers, as from any route."""
+        model_name = _asked(scope)
+        if model_name is None or not scope["app"].state.runtime.models.is_known(model_name):
+            await self._app(scope, receive, send)
             return
-        received = await _received(receive)
-        runtime: Runtime = scope["app"].state.runtime
-        model_name = scope["path_params"]["model_name"]
-        body = _understood(scope, received) if runtime.models.is_known(model_name) else None
-        if body is None:
-            await super().handle(scope, _as_it_came(received, receive), send)
-            return
-        answer = await predict(model_name, body, runtime)
-        await answer(scope, receive, send)
+        scope["route"], scope["path_params"] = self._route, {"model_name": model_name}
+        try:
+            received = await _received(receive)
+            body = _understood(scope, received)
+            answer = None if body is None else await predict(model_name, body, scope["app"].state.runtime)
+        except Exception as error:
+            handlers = scope["app"].exception_handlers
+            handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+            if handler is None:
+                raise
+            answer = await handler(Request(scope), error)
+        if answer is None:
+            await self._app(scope, _as_it_came(received, receive), send)
+        else:
+            await answer(scope, receive, send)
 
 
 def add_to(app: FastAPI) -> None:
     """Add the route, by itself: a route of a router that is included is looked for twice."""
     app.router.add_api_route(
-        "/predict/{model_name}",
+        PREFIX + "{model_name}",
         predict,
         methods=["POST"],
         tags=["predictions"],
         responses=dict(REFUSALS),
         response_model=PredictResponse,
         dependencies=[Depends(require(SCOPE))],
-        route_class_override=ShortWay,
     )
+    app.add_middleware(ShortWay, route=app.router.routes[-1])
+
+
+def _asked(scope: Scope) -> str | None:
+    """The model's name in the path; None where the request is for another route."""
+    if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(PREFIX):
+        return None
+    return str(scope["path"][len(PREFIX) :])
 
 
 async def _received(receive: Receive) -> list[Message]:

@@ -30,6 +30,7 @@ def run(settings: Settings, listener: socket.socket, grace_seconds: int) -> None
         workers=settings.serving_workers,
         log_level="info",
         access_log=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=grace_seconds,
         timeout_worker_healthcheck=HEALTH_SECONDS,
     )

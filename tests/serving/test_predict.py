@@ -98,6 +98,20 @@ def test_both_ways_answer_alike_and_are_counted_alike(
     assert short[2].get(str(status), 1) == 1
 
 
+def test_a_fault_of_ours_is_one_either_way_and_counted(serving: Serving) -> None:
+    def faults() -> float:
+        return counted(
+            serving[1].metrics, "requests_total", route="/predict/{model_name}", model="flight_delay", status="500"
+        )
+
+    before = faults()
+    with patch("serving.predict.columns_of", side_effect=RuntimeError("ours")):
+        answers = [asked(serving, a_body(), kind, connection="close").status_code for kind in (PLAIN, THROUGH_FASTAPI)]
+
+    assert answers == [500, 500]
+    assert faults() == before + 2
+
+
 def test_a_body_that_comes_in_parts_is_read_to_its_end(serving: Serving) -> None:
     body = a_body()
     parts = (body[place : place + 100] for place in range(0, len(body), 100))
