@@ -3,8 +3,8 @@
 What is missing or infinite is told alike whichever way it came. Called by `scoring.py`.
 """
 
-import math
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ def listed(values: Sequence[Any], kind: Literal["numeric", "categorical"]) -> li
     """A request's cells: None where missing or infinite. Arrays would cost some microseconds a column, for one row too."""
     if kind == "categorical":
         return [value if type(value) is str else category_key(value) for value in values]
-    return [None if value is None or not math.isfinite(value) else float(value) for value in values]
+    return [None if value is None or not isfinite(value) else float(value) for value in values]
 
 
 def typed(values: NDArray[Any], kind: Literal["numeric", "categorical"]) -> NDArray[Any]:

@@ -132,12 +132,12 @@ class Scorer:
     ) -> list[Prediction]:
         looked_up_seconds = time.perf_counter() - started
         named = keys(loaded.release, examples.example_ids, examples.columns)
-        routed = np.array(roles(loaded.release, named), dtype=object)
+        routed = roles(loaded.release, named)
         answers: dict[int, Prediction] = {}
         failed: dict[int, Beside] = {}
         for role in ROLES:
-            where = np.flatnonzero(routed == role)
-            if not where.size:
+            where = [row for row, by in enumerate(routed) if by == role]
+            if not where:
                 continue
             begun = time.perf_counter()
             version = _version_of(loaded, role)
@@ -147,19 +147,19 @@ class Scorer:
             except Exception as error:
                 if role == "champion":
                     raise
-                routed[where] = "champion"
+                routed = ["champion"] * len(routed)
                 if not loaded.spec.release.shadow:  # else it is asked once more beside the champion, and fails there
                     seconds = time.perf_counter() - begun
-                    failed = dict.fromkeys(where.tolist(), self._failed(loaded, version, where, seconds, error))
+                    failed = dict.fromkeys(where, self._failed(loaded, version, where, seconds, error))
                 continue
             # A version is charged for the lookup and its own scoring, not for the other version's.
             seconds = looked_up_seconds + time.perf_counter() - begun
             self._metrics.prediction_seconds.labels(loaded.spec.name, version).observe(seconds)
-            self._metrics.rows.labels(loaded.spec.name, version, role).inc(where.size)
-            rows_a_latency = where.size if share_latency else 1
+            self._metrics.rows.labels(loaded.spec.name, version, role).inc(len(where))
+            rows_a_latency = len(where) if share_latency else 1
             latency_ms = 1000 * seconds / rows_a_latency
             beside = self._score_beside(loaded, role, examples, where)
-            for place, (row, features, said) in enumerate(zip(where.tolist(), rows, said_of_it, strict=True)):
+            for place, (row, features, said) in enumerate(zip(where, rows, said_of_it, strict=True)):
                 answer = _prediction(loaded, examples, row, version, role, said, features, latency_ms)
                 if loaded.release.test is not None:
                     answer = answer.model_copy(update={"routed_by": named[row]})
@@ -178,7 +178,7 @@ class Scorer:
         return kept
 
     def _score_beside(
-        self, loaded: LoadedModel, role: Role, examples: Examples, where: NDArray[np.intp]
+        self, loaded: LoadedModel, role: Role, examples: Examples, where: Sequence[int]
     ) -> "Beside | None":
         """What the version that does not answer says of the rows; its failure is no failure of the answer."""
         other: Role = "champion" if role == "challenger" else "challenger"
@@ -192,9 +192,9 @@ class Scorer:
         return Beside(version, said, time.perf_counter() - begun)
 
     def _failed(
-        self, loaded: LoadedModel, version: int, where: NDArray[np.intp], seconds: float, error: Exception
+        self, loaded: LoadedModel, version: int, where: Sequence[int], seconds: float, error: Exception
     ) -> "Beside":
-        self._metrics.shadow_failures.labels(loaded.spec.name, version).inc(where.size)
+        self._metrics.shadow_failures.labels(loaded.spec.name, version).inc(len(where))
         logger.warning("%s version %d failed beside the answer: %s", loaded.spec.name, version, error)
         return Beside(version, None, seconds)
 
@@ -232,7 +232,7 @@ def _version_of(loaded: LoadedModel, role: Role) -> int:
 
 
 def score_rows(
-    version: Scoring, number: int, examples: Examples, where: NDArray[np.intp], cache: PredictionCache | None
+    version: Scoring, number: int, examples: Examples, where: Sequence[int], cache: PredictionCache | None
 ) -> tuple[list[dict[str, Cell]], list[Said]]:
     """Some rows as version `number` takes them, cell by cell as they are logged, and what it says of each.
 
@@ -241,10 +241,10 @@ def score_rows(
     missing = [name for name in version.inputs if name not in examples.columns]
     if missing:
         raise DataError(f"the model's inputs {missing} are not among the columns {sorted(examples.columns)}")
-    some_rows = None if len(where) == len(examples) else where.tolist()
+    every = len(where) == len(examples)
     columns: dict[str, list[Any] | NDArray[Any]] = {}
     for name, kind in version.inputs.items():
-        given = examples.columns[name] if some_rows is None else picked(examples.columns[name], some_rows)
+        given = examples.columns[name] if every else picked(examples.columns[name], where)
         columns[name] = typed(given, kind) if isinstance(given, np.ndarray) else listed(given, kind)
     names = list(columns)
     rows = list(zip(*(cells(column) for column in columns.values()), strict=True))

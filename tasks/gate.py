@@ -80,7 +80,7 @@ def measure(candidate: TrainedModel, training_set: TrainingSet) -> Footprint:
     predictor = Predictor.load(candidate.uri, candidate.digest)
     rows = load_training_set(training_set).tail(TIMED_ROWS + WARM_ROWS)
     cells = {name: rows[name].tolist() for name in predictor.inputs}
-    asked, seconds = np.array([0]), []
+    asked, seconds = [0], []
     for place in range(len(rows)):
         examples = given(["timed"], {name: [column[place]] for name, column in cells.items()}, datetime.now(UTC))
         started = time.perf_counter()
