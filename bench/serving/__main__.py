@@ -1,20 +1,24 @@
 """Serving beside what a user would pick instead: `python -m bench.serving`.
 
-The same model, the same flights, one row a request; a server (with all that it starts) has one core and the load another.
-Evergreen with the features in the request and with Feast's online features on SQLite and on Redis, beside MLflow's
-`models serve`, BentoML, Ray Serve and a bare FastAPI route that calls the model. Evergreen logs every answer, the others
-log nothing. Each answer is first compared with the model's own. Closed loop with one connection and with `CONNECTIONS`:
-the latter is its saturation, beside which stands the CPU time a row takes, which says the same of a machine that others
-use too, and of it the first thread's: in a server of one process, the event loop's. Open loop at half of it, after a
-warm-up at that pace. A way that does not run is named with its reason. Prints a table
-and writes `reports/bench/serving.json`.
+The same model, the same flights, one row a request; a server (with all that it starts) has one core, and the load another,
+which it shares with Redis. Evergreen with the features in the request and with Feast's online features on SQLite and on
+Redis, beside MLflow's `models serve`, BentoML, Ray Serve and a bare FastAPI route that calls the model. Evergreen logs
+every answer, the others log nothing. Each answer is first compared with the model's own. Closed loop with one connection
+and with `CONNECTIONS`: the latter is its saturation, beside which stands the CPU time a row takes, which says the same of a
+machine that others use too, and of it the first thread's: in a server of one process, the event loop's. Open loop at half
+of it, after a warm-up at that pace. A way that does not run is named with its reason. Prints a table and writes
+`reports/bench/serving.json`.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from bench.serving.installation import Installation, installations
 from bench.serving.limit import ceiling
@@ -53,20 +57,21 @@ def main() -> None:
     reasons: dict[str, str] = {}
     figures |= {name: value for one in made.values() for name, value in lookups(one).items()}
     figures["generator_ceiling_per_second"] = ceiling(server_core, arguments.seconds)
-    for name in arguments.only:
-        way = WAYS[name]
-        figures = {
-            key: value
-            for key, value in figures.items()
-            if not key.startswith(tuple(f"{name}_{load}_" for load in LOADS))
-        }
-        try:
-            found = measured(way, home, made[way.store], server_core, arguments.seconds, arguments.rates)
-        except DoesNotRunError as error:
-            reasons[name] = str(error)
-        else:
-            figures |= {f"{name}_{key}": value for key, value in found.items()}
-            kept.write_text(json.dumps(figures))  # a bench that is stopped goes on with `--only`
+    with redis_on(load_core, made["redis"]):
+        for name in arguments.only:
+            way = WAYS[name]
+            figures = {
+                key: value
+                for key, value in figures.items()
+                if not key.startswith(tuple(f"{name}_{load}_" for load in LOADS))
+            }
+            try:
+                found = measured(way, home, made[way.store], server_core, arguments.seconds, arguments.rates)
+            except DoesNotRunError as error:
+                reasons[name] = str(error)
+            else:
+                figures |= {f"{name}_{key}": value for key, value in found.items()}
+                kept.write_text(json.dumps(figures))  # a bench that is stopped goes on with `--only`
     report(figures, reasons, CONNECTIONS)
 
 
@@ -76,6 +81,24 @@ def cores() -> tuple[int, int]:
     if len(found) < 2:
         raise SystemExit("this bench needs two cores: one for the server and one for the load")
     return found[0], found[1]
+
+
+@contextmanager
+def redis_on(core: int, installation: Installation) -> Iterator[None]:
+    """Redis is no part of the server, but Linux likes to wake it where it is asked from; one that cannot be moved stays."""
+    online: Any = installation.wiring.features._online
+    process_id = int(online._client.info("server")["process_id"])
+    cores: set[int] | None = None
+    with suppress(psutil.Error, OSError):  # it runs on another machine, or is somebody else's
+        if "redis" in psutil.Process(process_id).name():
+            cores = os.sched_getaffinity(process_id)
+            os.sched_setaffinity(process_id, {core})
+    try:
+        yield
+    finally:
+        if cores is not None:
+            with suppress(OSError):
+                os.sched_setaffinity(process_id, cores)
 
 
 def measured(
