@@ -37,8 +37,8 @@ from serving.spool import Spool
 
 DRAIN_SECONDS = 10.0
 """How long a closing process goes on writing predictions."""
-WARM_UP_ROWS = (1, 8)
-"""Batches scored before a version serves: kernels are chosen by shape."""
+WARM_UP_ROWS = (1, 64)
+"""Batches scored before a version serves: a few rows and many go different ways (`evergreen/training/network/few.py`)."""
 
 
 class Runtime:

@@ -1,9 +1,9 @@
 """A network's members side by side in one pass: the same answers from a third of the operations.
 
-For answering only: no disturbance, no gradients. For one row the operations' own overhead is most of the time, so members
+For answering only: no disturbance, no gradients. For few rows the operations' own overhead is most of the time, so members
 that are asked one after another cost a multiple. They share what they are given, and the edges of their bins, so the
 places in the bins are found once, and each layer of all members is one batched product. Sums come in another order than in
-`Network`, which is rounding. Called by `predictor.py`.
+`Network`, which is rounding. Called by `variants.py`; `few.py` answers a few rows from the same weights.
 """
 
 from typing import cast
