@@ -12,13 +12,16 @@ CELLS = st.floats(width=32)
 
 @given(st.data())
 def test_a_few_rows_and_many_are_given_the_same_bits(data: st.DataObject) -> None:
-    knots = sorted(data.draw(st.sets(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20)))
-    scores = sorted(data.draw(st.lists(st.floats(-3.1, 3.1), min_size=len(knots), max_size=len(knots))))
-    column = data.draw(arrays.arrays(np.float32, FEW_ROWS + 5, elements=CELLS | st.sampled_from(knots)))
-    curves = Curves([(knots, scores)])
+    drawn, columns, rows = [], [], FEW_ROWS + 5
+    for _ in range(data.draw(st.integers(1, 4))):
+        knots = sorted(data.draw(st.sets(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20)))
+        scores = sorted(data.draw(st.lists(st.floats(-3.1, 3.1), min_size=len(knots), max_size=len(knots))))
+        drawn.append((knots, scores))
+        columns.append(data.draw(arrays.arrays(np.float32, rows, elements=CELLS | st.sampled_from(knots))))
+    curves = Curves(drawn)
 
-    together = curves.scores([column], len(column))
-    apart = np.concatenate([curves.scores([column[i : i + 1]], 1) for i in range(len(column))])
+    together = curves.scores(columns, rows)
+    apart = np.concatenate([curves.scores([column[i : i + 1] for column in columns], 1) for i in range(rows)])
 
     np.testing.assert_array_equal(together, apart)
 

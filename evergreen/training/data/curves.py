@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-FEW_ROWS = 16
+FEW_ROWS = 64
 """Up to so many rows looking them up along all curves at once is the faster way."""
 Curve = tuple[Sequence[float], Sequence[float]]
 """Knots, rising, and the score of each."""
@@ -22,16 +22,15 @@ class Curves:
 
     def __init__(self, curves: Sequence[Curve]) -> None:
         self._curves = [(np.array(knots), np.array(scores)) for knots, scores in curves]
-        longest = max((len(knots) for knots, _ in curves), default=0)
-        # Beyond its last knot a curve is filled with infinity, which no number reaches.
-        self._knots = np.full((len(curves), 1, longest), np.inf)
-        self._scores, self._slopes = np.zeros((2, len(curves), longest))
-        for i, (knots, scores) in enumerate(self._curves):
-            self._knots[i, 0, : len(knots)], self._scores[i, : len(knots)] = knots, scores
-            self._slopes[i, : len(knots) - 1] = np.diff(scores) / np.diff(knots)
-        self._first = np.array([[knots[0]] for knots, _ in self._curves]).reshape(-1, 1)
-        self._last = np.array([[knots[-1]] for knots, _ in self._curves]).reshape(-1, 1)
-        self._places = longest * np.arange(len(curves)).reshape(-1, 1) - 1
+        self._columns = np.arange(len(curves)).reshape(-1, 1)
+        self._first = np.array([[knots[0]] for knots, _ in curves]).reshape(-1, 1)
+        self._last = np.array([[knots[-1]] for knots, _ in curves]).reshape(-1, 1)
+        self._knots = _joined([knots for knots, _ in self._curves])
+        self._scores = _joined([scores for _, scores in self._curves])
+        slopes = [np.diff(scores) / np.diff(knots) for knots, scores in self._curves]
+        self._slopes = _joined([np.append(slope, 0.0) for slope in slopes])  # flat from its last knot
+        column_of = np.repeat(self._columns[:, 0], [len(knots) for knots, _ in self._curves])
+        self._ordered = _by_column(column_of, self._knots)
 
     def scores(self, numbers: "Sequence[NDArray[np.float32]] | NDArray[np.float32]", rows: int) -> NDArray[np.float32]:
         """(rows, numerics), NaN where a number is not finite. `numbers` holds (rows,) for each numeric."""
@@ -47,9 +46,9 @@ class Curves:
         return found
 
     def _few(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
-        within = np.minimum(np.maximum(numbers, self._first), self._last)
-        places = np.count_nonzero(self._knots <= within[:, :, np.newaxis], axis=2)  # knots at or below
-        places += self._places
+        within = np.minimum(np.fmax(numbers, self._first), self._last)
+        places = self._ordered.searchsorted(_by_column(self._columns, within), side="right")
+        places -= 1  # the last knot at or below
         found = within - self._knots.take(places)
         found *= self._slopes.take(places)
         found += self._scores.take(places)
@@ -57,3 +56,14 @@ class Curves:
             found[~np.isfinite(numbers)] = np.nan
         scores: NDArray[np.float32] = found.T.astype(np.float32)
         return scores
+
+
+def _by_column(columns: NDArray[np.int64], numbers: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """In numpy's order, the real part first: so one search finds each column's numbers among the knots of that column."""
+    ordered = np.empty(numbers.shape, dtype=np.complex128)
+    ordered.real, ordered.imag = columns, numbers
+    return ordered
+
+
+def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(parts) if parts else np.empty(0)
