@@ -16,6 +16,8 @@ from anyio import to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 
 from evergreen.errors import (
     ConfigurationError,
@@ -62,7 +64,21 @@ GRACE_SECONDS = 10
 """How long a stopping server waits for requests that have begun."""
 
 
-def create_app(settings: Settings) -> FastAPI:
+class Api(FastAPI):
+    """FastAPI behind what looks at each request first: Starlette would put its own layers in front of any middleware."""
+
+    def put_in_front(self, metrics: Metrics, short_way: BaseRoute, most_bytes: int) -> None:
+        """Count each request, bound its body, and answer a plain one to `predict` before it comes here."""
+        answered = predict.ShortWay(self, short_way, super().__call__)
+        bounded = LimitBodies(answered, most_bytes)
+        self._front = CountRequests(bounded, metrics, lambda name: self.state.runtime.models.is_known(name))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        await self._front(scope, receive, send)
+
+
+def create_app(settings: Settings) -> Api:
     """The app; nothing is opened before its lifespan starts."""
     metrics = Metrics()
 
@@ -100,20 +116,19 @@ def create_app(settings: Settings) -> FastAPI:
         _count(request, metrics, error)
         return JSONResponse({"detail": told(error.errors())}, status_code=422)
 
-    app = FastAPI(
+    app = Api(
         title="Evergreen",
         summary="Predictions from the models that serve now.",
         lifespan=lifespan,
         exception_handlers={EvergreenError: refuse, RequestValidationError: malformed},
     )
     app.state.keys, app.state.keys_required = ApiKeys(settings.keys_file), settings.require_api_keys
-    predict.add_to(app)
+    predict_route = predict.add_to(app)
     app.include_router(router)
     app.include_router(rollback_router)
     app.include_router(monitoring_router)
     describe_keys(app)
-    app.add_middleware(LimitBodies, most_bytes=settings.max_body_bytes)
-    app.add_middleware(CountRequests, metrics=metrics, is_known=lambda name: app.state.runtime.models.is_known(name))
+    app.put_in_front(metrics, predict_route, settings.max_body_bytes)
     return app
 
 

@@ -1,7 +1,7 @@
 """`POST /predict/{model_name}`: rows in, answers out, with as little around it as FastAPI allows.
 
 The route is declared as any other, which is what its page and its refusals are made of. But a request that is as it should
-be goes a short way past FastAPI's router and dependencies: its body is parsed once, from bytes to rows, and its answer
+be goes a short way past FastAPI's and Starlette's layers: its body is parsed once, from bytes to rows, and its answer
 leaves as bytes. Whatever there is to be said against a request is FastAPI's to say: it gets the request as it came.
 
 Runs on the event loop, which a hop to another thread for each question would cost more than its parsing, and hands the work
@@ -10,12 +10,13 @@ to `batches.py`; many rows become columns on a thread, since they would hold up 
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
+from starlette.datastructures import State
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,36 +47,37 @@ async def predict(model_name: ModelName, body: PredictRequest, serving: Serving)
 
 
 class ShortWay:
-    """ASGI middleware that answers a plain request to `predict` itself and leaves any other to FastAPI."""
+    """In front of an app: answers a plain request to `predict` itself and passes any other on."""
 
-    def __init__(self, app: ASGIApp, route: BaseRoute) -> None:
+    def __init__(self, app: FastAPI, route: BaseRoute, passed_on: ASGIApp) -> None:
         self._app = app
         self._route = route
+        self._passed_on = passed_on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is raised on the way is answered by the app's handlers, as from any route."""
         model_name = _asked(scope)
-        if model_name is None or not scope["app"].state.runtime.models.is_known(model_name):
-            await self._app(scope, receive, send)
+        if model_name is None or not self._app.state.runtime.models.is_known(model_name):
+            await self._passed_on(scope, receive, send)
             return
         scope["route"], scope["path_params"] = self._route, {"model_name": model_name}
         try:
             received = await _received(receive)
-            body = _understood(scope, received)
-            answer = None if body is None else await predict(model_name, body, scope["app"].state.runtime)
+            body = _understood(self._app.state, scope, received)
+            answer = None if body is None else await predict(model_name, body, self._app.state.runtime)
         except Exception as error:
-            handlers = scope["app"].exception_handlers
-            handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+            scope["app"], handlers = self._app, self._app.exception_handlers
+            handler: Any = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
             if handler is None:
                 raise
             answer = await handler(Request(scope), error)
         if answer is None:
-            await self._app(scope, _as_it_came(received, receive), send)
+            await self._passed_on(scope, _as_it_came(received, receive), send)
         else:
             await answer(scope, receive, send)
 
 
-def add_to(app: FastAPI) -> None:
+def add_to(app: FastAPI) -> BaseRoute:
     """Add the route, by itself: a route of a router that is included is looked for twice."""
     app.router.add_api_route(
         PREFIX + "{model_name}",
@@ -86,7 +88,7 @@ def add_to(app: FastAPI) -> None:
         response_model=PredictResponse,
         dependencies=[Depends(require(SCOPE))],
     )
-    app.add_middleware(ShortWay, route=app.router.routes[-1])
+    return app.router.routes[-1]
 
 
 def _asked(scope: Scope) -> str | None:
@@ -114,12 +116,12 @@ def _as_it_came(received: Sequence[Message], receive: Receive) -> Receive:
     return again
 
 
-def _understood(scope: Scope, received: Sequence[Message]) -> PredictRequest | None:
+def _understood(state: State, scope: Scope, received: Sequence[Message]) -> PredictRequest | None:
     """The body of a request that nothing is to be said against; None where FastAPI has to look at it."""
     headers = dict(reversed(scope["headers"]))  # of two with one name the first counts, as for Starlette
     if headers.get(b"content-type", b"").partition(b";")[0].strip() != b"application/json":
         return None
-    if not is_admitted(scope["app"].state, headers.get(b"authorization", b""), SCOPE):
+    if not is_admitted(state, headers.get(b"authorization", b""), SCOPE):
         return None
     if received[-1]["type"] != "http.request":
         return None

@@ -13,6 +13,7 @@ import pytest
 from evergreen.errors import ConfigurationError
 from evergreen.settings import ROOT, Settings
 from evergreen.wiring import Wiring
+from serving import limits
 from serving.app import create_app
 from serving.keys import ApiKeys, Scope, require_keys_beyond_loopback
 from tests.serving.server_process import released, served
@@ -200,9 +201,8 @@ def test_a_body_that_is_too_long_is_refused(guarded: tuple[httpx.Client, dict[st
 
 
 def test_a_body_that_never_comes_is_given_up(installation: Wiring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PART_SECONDS", 0.05)
     app = create_app(installation.settings)
-    (limit,) = (one for one in app.user_middleware if "most_bytes" in one.kwargs)
-    limit.kwargs["timeout_seconds"] = 0.05
     with served(app) as client, socket.create_connection((client.base_url.host, client.base_url.port or 0)) as slow:
         slow.sendall(b"POST /predict/flight_delay HTTP/1.1\r\nhost: x\r\ncontent-length: 90\r\n\r\n{")
         slow.settimeout(10)
