@@ -27,6 +27,8 @@ from bench.serving.peers import python_of
 from evergreen.settings import ROOT
 
 START_SECONDS = 120
+FEASTS_OWN = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
+"""Feast sets them where it is imported, here too; a server that inherits them counts in files, at twice the price."""
 
 
 class DoesNotRunError(Exception):
@@ -165,7 +167,7 @@ def served(way: Way, home: Path, installation: Installation, core: int) -> Itera
         port = int(free.getsockname()[1])
     log = home / "serving" / f"{way.title}.log"
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in FEASTS_OWN},
         **installation.variables,
         "EVERGREEN_SERVING_PORT": str(port),
         "BENCH_PORT": str(port),
