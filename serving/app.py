@@ -65,7 +65,10 @@ GRACE_SECONDS = 10
 
 
 class Api(FastAPI):
-    """FastAPI behind what looks at each request first: Starlette would put its own layers in front of any middleware."""
+    """FastAPI behind what looks at each request first: Starlette would put its own layers in front of any middleware.
+
+    A tracer that hooks into FastAPI or Starlette therefore does not see the plain requests to `predict`.
+    """
 
     def put_in_front(self, metrics: Metrics, short_way: BaseRoute, most_bytes: int) -> None:
         """Count each request, bound its body, and answer a plain one to `predict` before it comes here."""
