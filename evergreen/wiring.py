@@ -20,11 +20,11 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.admissions import Admissions
+from evergreen.adapters.database import migrate, open_engine
 from evergreen.adapters.drift_checks import DriftChecks
 from evergreen.adapters.estimates import WindowEstimates
 from evergreen.adapters.prediction_log import PredictionLog
 from evergreen.adapters.releases import ReleaseStore
-from evergreen.adapters.tables import migrate, open_engine
 from evergreen.adapters.watch_history import WatchHistory
 from evergreen.errors import SpecError
 from evergreen.settings import ROOT, Settings

@@ -11,7 +11,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.tables import Base, migrate, open_engine
+from evergreen.adapters.database import migrate, open_engine
+from evergreen.adapters.tables import Base
 from tests.flights_history import features, history, source_folder
 
 __all__ = ["features", "history", "source_folder"]  # fixtures made elsewhere

@@ -1,9 +1,10 @@
-"""Alembic's entry: on the connection `evergreen.adapters.tables.migrate` gives it, else on the settings' database."""
+"""Alembic's entry: on the connection `evergreen.adapters.database.migrate` gives it, else on the settings' database."""
 
 from alembic import context
 from sqlalchemy import Connection
 
-from evergreen.adapters.tables import Base, open_engine
+from evergreen.adapters.database import open_engine
+from evergreen.adapters.tables import Base
 from evergreen.settings import Settings
 
 

@@ -13,7 +13,8 @@ from typing import Literal
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.tables import RetrainRequestRow, lock
+from evergreen.adapters.database import lock
+from evergreen.adapters.tables import RetrainRequestRow
 from evergreen.errors import InvalidTransition, UnknownModel
 from evergreen.types import (
     Cause,

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.tables import DriftCheckRow, lock
+from evergreen.adapters.database import lock
+from evergreen.adapters.tables import DriftCheckRow
 from evergreen.types import Cause, DriftReport, PerformanceReport, Remedy, RetrainDecision, WatchCheck, Window
 
 

@@ -11,7 +11,8 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.tables import WindowEstimateRow, insert_new
+from evergreen.adapters.database import insert_new
+from evergreen.adapters.tables import WindowEstimateRow
 from evergreen.types import Window, WindowEstimate
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 from sqlalchemy import ColumnElement, and_, exc, exists, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
-from evergreen.adapters.tables import OutcomeRow, PredictionRow, insert_new
+from evergreen.adapters.database import insert_new
+from evergreen.adapters.tables import OutcomeRow, PredictionRow
 from evergreen.errors import DataError
 from evergreen.figures import LABELS, odd_labels
 from evergreen.types import Prediction, Task, Window

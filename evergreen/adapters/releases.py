@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from evergreen.adapters.tables import JournalRow, ReleaseRow, insert_new
+from evergreen.adapters.database import insert_new
+from evergreen.adapters.tables import JournalRow, ReleaseRow
 from evergreen.errors import InvalidTransition, ReleaseConflict, UnknownModel
 from evergreen.release import noted, roll_back
 from evergreen.types import JournalEntry, Release, TakenBack

@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import make_url, text
 
-from evergreen.adapters.tables import BUSY_SECONDS, open_engine
+from evergreen.adapters.database import BUSY_SECONDS, open_engine
 from evergreen.errors import TrainingFailed
 from evergreen.spec import TuneConfig
 from evergreen.tuning import Axis, Value

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from sqlalchemy.orm import Session
 
+from evergreen.adapters.database import migrate, open_engine
 from evergreen.adapters.prediction_log import COLUMNS, OutcomeCounts, PredictionLog
-from evergreen.adapters.tables import migrate, open_engine
 from evergreen.errors import DataError
 from tests.databases import database_url, engine, postgres_url, session
 from tests.factories import DAY, HOUR, MAY, a_prediction, a_window

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import inspect, text
 
 from evergreen.adapters import studies
+from evergreen.adapters.database import migrate, open_engine
 from evergreen.adapters.studies import Report, Study, studies_url
-from evergreen.adapters.tables import Base, migrate, open_engine
+from evergreen.adapters.tables import Base
 from evergreen.errors import TrainingFailed
 from evergreen.spec import TuneConfig
 from evergreen.tuning import Axis, Value
