@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
-from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from evergreen.types import Cell, Prediction
 from serving.caches import PredictionCache, Said
 from serving.cells import cells, listed, picked, typed
 from serving.features import Examples, FeatureLookup, given, joined, refusal
+from serving.ids import new_example_id, prediction_id
 from serving.loaded import LoadedModel, Scoring
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
@@ -31,7 +31,6 @@ from serving.routing import Role, keys, roles
 ROLES: tuple[Role, Role] = ("challenger", "champion")
 """In this order: where a challenger fails, the champion answers."""
 logger = logging.getLogger(__name__)
-PREDICTIONS = uuid5(NAMESPACE_URL, "evergreen/predictions")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Question:
     rows: Mapping[str, Sequence[Any]]
     """A column for each of `loaded.needs`; for each of `loaded.inputs` where it brings its features itself."""
     example_ids: Sequence[str | None]
-    """One a row; None gets a random one."""
+    """One a row; None gets a new one."""
     as_of: datetime | None = None
     """None: when it is answered, which all such questions of a batch share."""
     brings_features: bool = False
@@ -106,7 +105,7 @@ class Scorer:
     def _examples(self, questions: Sequence[Question]) -> tuple[Examples, list[range]]:
         """The rows of all questions with their features, and which of them are whose."""
         first, as_of = questions[0], questions[0].as_of or self._clock()
-        ids = [name or str(uuid4()) for question in questions for name in question.example_ids]
+        ids = [name or new_example_id() for question in questions for name in question.example_ids]
         rows = {name: [cell for one in questions for cell in one.rows[name]] for name in first.rows}
         ends = list(accumulate(len(question) for question in questions))
         spans = [range(end - len(question), end) for question, end in zip(questions, ends, strict=True)]
@@ -217,12 +216,6 @@ class Beside:
             "shadow_probabilities": probabilities,
             "shadow_latency_ms": latency_ms,
         }
-
-
-def prediction_id(model: str, example_id: str, as_of: datetime, version: int, *, brought: bool = False) -> str:
-    """The same question to the same version has the same id, so it is logged once; to bring the features is to ask another."""
-    asked = f"{model}\0{example_id}\0{as_of.astimezone(UTC).isoformat()}\0{version}" + "\0brought" * brought
-    return str(uuid5(PREDICTIONS, asked))
 
 
 def _version_of(loaded: LoadedModel, role: Role) -> int:

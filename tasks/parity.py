@@ -11,7 +11,7 @@ from evergreen.parity import compare_values, same
 from evergreen.spec import ModelSpec
 from evergreen.types import ModelVersion, Parity, Window
 from evergreen.wiring import wiring
-from serving.scoring import prediction_id
+from serving.ids import prediction_id
 from tasks.gate import champion_of
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from evergreen.training.data.preprocessing import Coded, Encoder, fit
 from evergreen.training.network.model import NetworkShape, build_network
 from evergreen.training.predictor import ModelDescription, pack
 from evergreen.types import Digest, Prediction
+from serving.ids import prediction_id
 from serving.metrics import Metrics
-from serving.scoring import prediction_id
 
 NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
 ORIGINS, DESTS, CARRIERS, TAILS = ["EWR", "JFK"], ["IAH", "LAX"], ["UA", "DL"], ["N14228", "N24211"]

@@ -25,7 +25,7 @@ from serving.features import FeatureLookup
 from serving.loaded import LoadedModel
 from serving.log_writer import LogWriter
 from serving.metrics import Metrics
-from serving.scoring import Question, Scorer, prediction_id
+from serving.scoring import Question, Scorer
 from serving.spool import Spool
 from tests.serving.serving_factories import NOON, a_spec, an_artifact, counted
 
@@ -157,16 +157,6 @@ def test_asking_again_gives_the_same_predictions_and_logs_them_once(bench: Bench
 
     assert [one.prediction_id for one in once] == [one.prediction_id for one in again]
     assert len(bench.logged("again")) == 50
-
-
-def test_another_moment_or_version_is_another_prediction() -> None:
-    asked = prediction_id("taxi", "ride-1", NOON, 1)
-
-    assert asked == prediction_id("taxi", "ride-1", NOON.astimezone(UTC), 1)
-    assert len({asked, prediction_id("taxi", "ride-1", NOON + timedelta(seconds=1), 1)}) == 2
-    assert len({asked, prediction_id("taxi", "ride-1", NOON, 2)}) == 2
-    assert len({asked, prediction_id("bike", "ride-1", NOON, 1)}) == 2
-    assert len({asked, prediction_id("taxi", "ride-1", NOON, 1, brought=True)}) == 2
 
 
 def test_an_input_that_is_not_in_the_frame_is_named(bench: Bench) -> None:
