@@ -6,10 +6,11 @@ Used by `wiring.py` and by the repositories beside it; the rows are `tables.py`'
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, TextClause, bindparam, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
@@ -75,13 +76,11 @@ def migrate(url: str) -> None:
 
 
 def insert_new(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert the rows whose key is not there yet, in one statement; returns how many that were."""
+    """Insert the rows whose key is not there yet, in one statement; all have the first's columns. Returns how many that were."""
     if not rows:
         return 0
-    connection = session.connection()
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(table.__table__).on_conflict_do_nothing()
-    return connection.execute(statement, list(rows), execution_options={"preserve_rowcount": True}).rowcount
+    statement = _insert_new(table, tuple(rows[0]))
+    return session.connection().execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
 
 
 def lock(session: Session, name: str) -> None:
@@ -90,6 +89,15 @@ def lock(session: Session, name: str) -> None:
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     statement = dialect.insert(TurnstileRow.__table__).values(name=name)
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"name": name}))
+
+
+@lru_cache
+def _insert_new(table: type[Base], names: tuple[str, ...]) -> TextClause:
+    """As text, which both dialects understand: SQLAlchemy compiles an `on_conflict_do_nothing` anew each time, in 0.5 ms."""
+    types = [bindparam(name, type_=table.__table__.c[name].type) for name in names]
+    columns, values = ", ".join(names), ", ".join(f":{name}" for name in names)
+    statement = f"INSERT INTO {table.__tablename__} ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING"
+    return text(statement).bindparams(*types)
 
 
 def _driver(url: str) -> URL:

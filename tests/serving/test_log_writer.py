@@ -1,25 +1,28 @@
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evergreen.errors import DataError
 from evergreen.settings import Settings
-from evergreen.types import Prediction, Window
+from evergreen.types import Cell, Prediction, Window
 from evergreen.wiring import Wiring
 from serving import log_writer
 from serving.carrier import stored
-from serving.log_writer import KEEPS_UP_ROWS, LogWriter
+from serving.log_writer import KEEPS_UP_ROWS, LogWriter, _as_json
 from serving.metrics import Metrics
 from serving.spool import Spool
 from tests.serving.serving_factories import NOON, a_prediction, counted, eventually
 
 Write = Callable[[Sequence[bytes]], int]
+EARLY = datetime.fromisoformat("1901-01-01")
 ROW_BYTES = len(a_prediction(10).model_dump_json()) + 8
 
 
@@ -117,6 +120,21 @@ def test_a_full_spool_loses_the_oldest_counted_and_holds_nobody_up(
     assert "event=evergreen.predictions.lost" in caplog.text
 
 
+@given(
+    features=st.dictionaries(st.text(), st.none() | st.text() | st.floats(allow_nan=False, allow_infinity=False)),
+    moment=st.datetimes(EARLY, EARLY + timedelta(days=100_000), timezones=st.timezones()),
+    probabilities=st.none() | st.dictionaries(st.text(), st.floats(0, 1)),
+)
+def test_what_the_spool_holds_is_the_prediction(
+    features: dict[str, Cell], moment: datetime, probabilities: dict[str, float] | None
+) -> None:
+    given_fields = vars(a_prediction()) | {"features": features, "probabilities": probabilities, "answered_at": moment}
+    prediction = Prediction(**given_fields)
+
+    assert Prediction.model_validate_json(_as_json(prediction)) == prediction
+    assert len(_as_json(a_prediction())) == len(a_prediction().model_dump_json())
+
+
 def test_a_bulk_job_may_wait_for_room(tmp_path: Path) -> None:
     gate = Gate()
     with a_writer(gate.write, tmp_path, capacity_bytes=40 * ROW_BYTES, batch_rows=4) as (log, metrics):
@@ -202,7 +220,7 @@ def test_a_refused_prediction_does_not_take_the_others_with_it(tmp_path: Path) -
 
 
 def test_the_database_s_own_refusal_is_told_from_its_absence(tables: Wiring, tmp_path: Path) -> None:
-    too_large = a_prediction(1, model="overflow", version=2**70)
+    too_large = a_prediction(1, model="overflow", version=2**63)
     with a_writer(partial(stored, tables), tmp_path) as (log, metrics):
         log.record([too_large, a_prediction(2, model="overflow")])
         assert log.flush()
