@@ -6,7 +6,7 @@ answers each on its standard output, and ends with the input, so with its parent
 on the way is a batch tried again, and the log knows a prediction by its id.
 
 It steps back for answers: at a fiftieth of a busy core, which is also taken from it as soon as an answer gets ready to run
-there (`_step_back`). Where the log falls behind it takes a quarter.
+there (`_step_back`). Where the log falls behind it takes a twelfth, and where that does not help, a quarter.
 """
 
 import ctypes
@@ -18,36 +18,44 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from functools import partial
 from threading import Lock, get_native_id
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+from pydantic import ValidationError
 
 from evergreen.errors import DataError
 from evergreen.settings import Settings
+from evergreen.types import Prediction
 
 if TYPE_CHECKING:
     from evergreen.wiring import Wiring
 
-QUIET_NICE = 17
-"""At this priority a core that others keep busy leaves it a fiftieth of its time, some two hundred rows a second,"""
-BEHIND_NICE = 5
-"""and at this one, where the log is behind, a quarter."""
-QUIET_SLICE_SECONDS = 0.1
+Pace = Literal["quiet", "steady", "urgent"]
+"""How much a batch may take of a core that others keep busy."""
+NICE: Mapping[Pace, int] = {"quiet": 17, "steady": 11, "urgent": 5}
+"""A fiftieth of it, some three hundred rows a second; a twelfth; a quarter."""
+SLICE_SECONDS = 0.1
 """The longest slice that Linux grants."""
 BATCH_ROWS = 100
 """Rows at once: SQLite's tables are locked for as long as a quiet process takes to store them."""
+FIELDS = Prediction.model_fields.keys()
+MOMENTS = ("event_timestamp", "answered_at")
 END_SECONDS = 5.0
 """What the process gets to close its database."""
 
 
 class Carrier:
-    """`stored` in another process; `is_behind` says whether the log can wait no longer."""
+    """`stored` in another process; `pace` is asked before each batch."""
 
-    def __init__(self, settings: Settings, is_behind: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, pace: Callable[[], Pace]) -> None:
         self._settings = settings
-        self._is_behind = is_behind
+        self._pace = pace
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._asking = Lock()
@@ -72,7 +80,7 @@ class Carrier:
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                pickle.dump((list(rows), self._is_behind()), process.stdin)
+                pickle.dump((list(rows), self._pace()), process.stdin)
                 process.stdin.flush()
                 answer = pickle.load(process.stdout)
             except (OSError, EOFError, pickle.UnpicklingError) as error:
@@ -128,16 +136,9 @@ def stored(wiring: "Wiring", rows: Sequence[bytes]) -> int:
 
     Raises `DataError` for what will never be taken, and whatever the database's driver raises where it does not answer.
     """
-    from pydantic import ValidationError
-
-    from evergreen.types import Prediction
-
-    try:
-        predictions = [Prediction.model_validate_json(row) for row in rows]
-    except ValidationError as error:  # of a release that knew a field this one does not
-        raise DataError(f"a record of the spool cannot be understood: {error}") from error
+    predictions = [_fields(row) for row in rows]
     with wiring.records() as records:
-        return records.predictions.record(predictions)
+        return records.predictions.record_fields(predictions)
 
 
 def main() -> None:
@@ -148,19 +149,23 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     from evergreen.wiring import Wiring
 
-    with suppress(EOFError, BrokenPipeError), ThreadPoolExecutor(1, initializer=_step_back) as quiet:
+    with suppress(EOFError, BrokenPipeError), ExitStack() as threads:
         wiring = Wiring(pickle.load(asked))
         _answer(wiring, [])  # imports and opens what takes seconds of a core, so before it steps back
         gc.freeze()  # no collection walks what was imported, which takes as long as storing a thousand rows
-        os.nice(max(0, BEHIND_NICE - os.nice(0)))
+        os.nice(max(0, NICE["urgent"] - os.nice(0)))
+        back = {  # each pace a thread: without a privilege there is no way to a better priority
+            pace: threads.enter_context(ThreadPoolExecutor(1, initializer=partial(_step_back, NICE[pace])))
+            for pace in ("quiet", "steady")
+        }
         while True:
-            rows, is_behind = pickle.load(asked)
-            answer = _answer(wiring, rows) if is_behind else quiet.submit(_answer, wiring, rows).result()
+            rows, pace = pickle.load(asked)
+            answer = back[pace].submit(_answer, wiring, rows).result() if pace in back else _answer(wiring, rows)
             pickle.dump(answer, answers)
             answers.flush()
 
 
-def _step_back() -> None:
+def _step_back(nice: int) -> None:
     """This thread alone: a low priority, and a slice so long that whoever gets ready to run is preferred at once.
 
     By priority alone Linux leaves a thread up to 3 ms of a core that another waits for (EEVDF, from 6.6 on); who asks for
@@ -168,12 +173,25 @@ def _step_back() -> None:
     """
     if sys.platform != "linux":
         return
-    os.setpriority(os.PRIO_PROCESS, get_native_id(), max(QUIET_NICE, os.nice(0)))
+    os.setpriority(os.PRIO_PROCESS, get_native_id(), max(nice, os.nice(0)))
     call = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
     if call is not None:  # there is no function for it in Python, nor in glibc before 2.41; refused, priority has to do
-        nice, slice_ns = os.nice(0), int(QUIET_SLICE_SECONDS * 1e9)
-        wanted = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, slice_ns, 0, 0)
+        slice_ns = int(SLICE_SECONDS * 1e9)
+        wanted = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, os.nice(0), 0, slice_ns, 0, 0)
         ctypes.CDLL(None).syscall(ctypes.c_long(call), ctypes.c_int(0), ctypes.c_char_p(wanted), ctypes.c_uint(0))
+
+
+def _fields(row: bytes) -> Mapping[str, Any]:
+    """A prediction's. One that has just these is of this release, and taken at its word: the spool keeps a checksum."""
+    fields: dict[str, Any] = orjson.loads(row)
+    if fields.keys() == FIELDS:
+        for name in MOMENTS:
+            fields[name] = datetime.fromisoformat(fields[name])
+        return fields
+    try:
+        return vars(Prediction.model_validate_json(row))
+    except ValidationError as error:  # of a release that knew a field this one does not
+        raise DataError(f"a record of the spool cannot be understood: {error}") from error
 
 
 def _answer(wiring: "Wiring", rows: Sequence[bytes]) -> Any:

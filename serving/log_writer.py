@@ -16,6 +16,7 @@ import orjson
 
 from evergreen.errors import DataError
 from evergreen.types import Prediction
+from serving.carrier import Pace
 from serving.metrics import Metrics
 from serving.spool import Spool
 
@@ -27,7 +28,9 @@ MOST_BACKOFF_SECONDS = 5.0
 KEEPS_UP_ROWS = 1_000
 """With no more in the spool, between two batches, the log keeps up;"""
 BEHIND_SECONDS = 5.0
-"""where it did not for so long, it is behind."""
+"""where it did not for so long, it is behind,"""
+URGENT_SECONDS = 20.0
+"""and for so long, it cannot wait."""
 
 
 class LogWriter:
@@ -72,9 +75,12 @@ class LogWriter:
         return self._lost
 
     @property
-    def is_behind(self) -> bool:
-        """Whether the log should be written now, whatever else there is to do: somebody waits for it, or it cannot keep up."""
-        return self._closing or self._flushing > 0 or time.monotonic() > self._kept_up_at + BEHIND_SECONDS
+    def pace(self) -> Pace:
+        """How soon the log should be written, whatever else there is to do: at once where somebody waits for it."""
+        behind_seconds = time.monotonic() - self._kept_up_at
+        if self._closing or self._flushing or behind_seconds > URGENT_SECONDS:
+            return "urgent"
+        return "steady" if behind_seconds > BEHIND_SECONDS else "quiet"
 
     def start(self) -> None:
         """Start the threads."""

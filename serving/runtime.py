@@ -53,7 +53,7 @@ class Runtime:
             self.releases, self._load, self._fetch, self.metrics, poll_seconds=wiring.settings.serving_poll_seconds
         )
         spool = Spool.claim(wiring.settings.spool, capacity_bytes=wiring.settings.spool_bytes)
-        self._carrier = Carrier(wiring.settings, lambda: self.log.is_behind) if apart else None
+        self._carrier = Carrier(wiring.settings, lambda: self.log.pace) if apart else None
         if self._carrier is None:
             self.log = LogWriter(partial(stored, wiring), spool, self.metrics)
         else:

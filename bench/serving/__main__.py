@@ -6,7 +6,7 @@ Redis, beside MLflow's `models serve`, BentoML, Ray Serve and a bare FastAPI rou
 every answer, the others log nothing. Each answer is first compared with the model's own. Closed loop with one connection
 and with `CONNECTIONS`: the latter is its saturation, beside which stands the CPU time a row takes, which says the same of a
 machine that others use too, and of it the first thread's: in a server of one process, the event loop's. Open loop at half
-of it, after a warm-up at that pace. A way that does not run is named with its reason. Prints a table and writes
+of it, once what was put off at saturation is done and after a warm-up at that pace. A way that does not run is named with its reason. Prints a table and writes
 `reports/bench/serving.json`.
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
     """Measure each way in turn and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=ROOT / ".evergreen" / "bench")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each load; the warm-up has a third")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load; the warm-up has a third")
     parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS), help="the others keep their figures")
     parser.add_argument(
         "--rates", nargs="+", type=int, default=[], help="questions a second, each asked in an open loop too"
@@ -116,10 +116,12 @@ def measured(
         before, loop_before = server.cpu_seconds(), server.loop_seconds()
         full = closed_loop(server.port, requests, CONNECTIONS, seconds)
         cpu_seconds, loop_seconds = server.cpu_seconds() - before, server.loop_seconds() - loop_before
-        open_loop(server.port, requests, full.per_second / 2, seconds / 3)  # what waited at saturation is over
+        server.rest()
+        open_loop(server.port, requests, full.per_second / 2, seconds / 3)
         half = open_loop(server.port, requests, full.per_second / 2, 2 * seconds)
         paced: Figures = {}
         for rate in rates:
+            server.rest()
             before = server.cpu_seconds()
             paced |= told(f"at_{rate}", open_loop(server.port, requests, rate, seconds))
             paced[f"at_{rate}_busy"] = (server.cpu_seconds() - before) / seconds

@@ -27,6 +27,10 @@ from bench.serving.peers import python_of
 from evergreen.settings import ROOT
 
 START_SECONDS = 120
+REST_SECONDS = 60
+LOOK_SECONDS = 1.0
+IDLE_SHARE = 0.05
+"""Of a core: who takes less rests."""
 FEASTS_OWN = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 """Feast sets them where it is imported, here too; a server that inherits them counts in files, at twice the price."""
 
@@ -158,6 +162,14 @@ class Server:
     def loop_seconds(self) -> float:
         """CPU time of the first process's first thread so far: in a server of one process, the event loop's."""
         return next(one.user_time + one.system_time for one in self.process.threads() if one.id == self.process.pid)
+
+    def rest(self) -> None:
+        """Wait until it does nothing any more: a log, say, may be written after its answers were given."""
+        deadline = time.monotonic() + REST_SECONDS
+        before, now = 0.0, self.cpu_seconds()
+        while now - before > IDLE_SHARE * LOOK_SECONDS and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            before, now = now, self.cpu_seconds()
 
 
 @contextmanager

@@ -5,12 +5,12 @@ both (READ COMMITTED); whoever reads and then writes does so by compare-and-swap
 Used by `wiring.py` and by the repositories beside it; the rows are `tables.py`'s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, TextClause, bindparam, create_engine, event, make_url, text
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
@@ -79,8 +79,12 @@ def insert_new(session: Session, table: type[Base], rows: Sequence[Mapping[str, 
     """Insert the rows whose key is not there yet, in one statement; all have the first's columns. Returns how many that were."""
     if not rows:
         return 0
-    statement = _insert_new(table, tuple(rows[0]))
-    return session.connection().execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
+    connection = session.connection()
+    statement, parameters = _insertion(table, tuple(rows[0]), connection.dialect)
+    done = connection.exec_driver_sql(
+        statement, [parameters(row) for row in rows], execution_options={"preserve_rowcount": True}
+    )
+    return done.rowcount
 
 
 def lock(session: Session, name: str) -> None:
@@ -92,12 +96,24 @@ def lock(session: Session, name: str) -> None:
 
 
 @lru_cache
-def _insert_new(table: type[Base], names: tuple[str, ...]) -> TextClause:
-    """As text, which both dialects understand: SQLAlchemy compiles an `on_conflict_do_nothing` anew each time, in 0.5 ms."""
-    types = [bindparam(name, type_=table.__table__.c[name].type) for name in names]
-    columns, values = ", ".join(names), ", ".join(f":{name}" for name in names)
-    statement = f"INSERT INTO {table.__tablename__} ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING"
-    return text(statement).bindparams(*types)
+def _insertion(
+    table: type[Base], names: tuple[str, ...], dialect: Dialect
+) -> tuple[str, Callable[[Mapping[str, Any]], Any]]:
+    """As the driver takes it, with what makes a row its parameters.
+
+    SQLAlchemy compiles an `on_conflict_do_nothing` anew each time, 0.5 ms, and looks up each row's parameters one by one: half
+    of what the prediction log's process took.
+    """
+    insert = (sqlite if dialect.name == "sqlite" else postgresql).insert(table)
+    compiled = insert.on_conflict_do_nothing().compile(dialect=dialect, column_keys=names)
+    types = {name: table.__table__.c[name].type.dialect_impl(dialect) for name in compiled.positiontup or names}
+    binds = [(name, one.bind_processor(dialect)) for name, one in types.items()]
+
+    def parameters(row: Mapping[str, Any]) -> Any:
+        values = {name: row[name] if bind is None else bind(row[name]) for name, bind in binds}
+        return tuple(values.values()) if compiled.positional else values
+
+    return str(compiled), parameters
 
 
 def _driver(url: str) -> URL:

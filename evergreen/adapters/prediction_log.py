@@ -4,7 +4,7 @@ A repository over `predictions` and `outcomes`; the caller owns the transaction.
 record here; the watch, the roll-out and the demo read frames from here. It scores nothing and decides nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -75,8 +75,12 @@ class PredictionLog:
         1,000 answers of 40 features take about 20 ms on SQLite. Raises `DataError` where the database refuses one for what
         it holds, and whatever the driver raises where it does not answer.
         """
+        return self.record_fields([vars(prediction) for prediction in predictions])
+
+    def record_fields(self, predictions: Sequence[Mapping[str, Any]]) -> int:
+        """Like `record`, for the fields of a `Prediction` each."""
         try:
-            return insert_new(self._session, PredictionRow, [_row(prediction) for prediction in predictions])
+            return insert_new(self._session, PredictionRow, predictions)
         except (exc.DataError, exc.IntegrityError, OverflowError) as error:
             raise DataError(f"the prediction log does not take what an answer holds: {error}") from error
 
@@ -238,10 +242,6 @@ def _kind(row: dict[str, Any], stored: dict[str, dict[datetime, Any]], predicted
     if row["example_id"] not in predicted:
         return "unknown"
     return "correction" if corrects else "new"
-
-
-def _row(prediction: Prediction) -> dict[str, Any]:
-    return {**vars(prediction), "stale": list(prediction.stale)}  # shallow: a deep dump costs ten times as much
 
 
 def _require_outcomes(outcomes: pd.DataFrame, task: Task) -> None:

@@ -16,7 +16,7 @@ import pytest
 from evergreen.errors import DataError
 from evergreen.settings import Settings
 from evergreen.wiring import Wiring
-from serving.carrier import BEHIND_NICE, QUIET_NICE, QUIET_SLICE_SECONDS, Carrier, stored
+from serving.carrier import NICE, SLICE_SECONDS, Carrier, Pace, stored
 from tests.processes import is_alive
 from tests.serving.serving_factories import a_prediction, eventually
 
@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from evergreen.settings import Settings
 from serving.carrier import Carrier
-carrier = Carrier(Settings(home=Path(sys.argv[1])), lambda: False)
+carrier = Carrier(Settings(home=Path(sys.argv[1])), lambda: "quiet")
 carrier.write([])
 print(carrier.process_id, flush=True)
 sys.stdin.read()
@@ -54,9 +54,9 @@ def process_of(carrier: Carrier) -> psutil.Process:
     return psutil.Process(carrier.process_id)
 
 
-@pytest.mark.parametrize("is_behind", [False, True])
-def test_it_stores_what_it_is_given_once(tables: Wiring, is_behind: bool) -> None:
-    with closing(Carrier(tables.settings, lambda: is_behind)) as carrier:
+@pytest.mark.parametrize("pace", NICE)
+def test_it_stores_what_it_is_given_once(tables: Wiring, pace: Pace) -> None:
+    with closing(Carrier(tables.settings, lambda: pace)) as carrier:
         assert carrier.process_id is None  # nothing was asked of it
         assert carrier.write([a_row(1), a_row(2)]) == 2
         assert carrier.write([a_row(2), a_row(3)]) == 1
@@ -67,20 +67,20 @@ def test_it_stores_what_it_is_given_once(tables: Wiring, is_behind: bool) -> Non
 
 
 def test_what_is_no_prediction_is_told_from_a_database_that_is_away(tmp_path: Path) -> None:
-    with closing(Carrier(Settings(home=tmp_path), lambda: False)) as carrier:
+    with closing(Carrier(Settings(home=tmp_path), lambda: "quiet")) as carrier:
         with pytest.raises(DataError, match="cannot be understood"):
             carrier.write([a_row(1), b'{"surplus": 1}'])
         assert carrier.write([a_row(1)]) == 1
     nowhere = "postgresql://127.0.0.1:1/nowhere"
     with (
-        closing(Carrier(Settings(home=tmp_path, database_url=nowhere), lambda: False)) as carrier,
+        closing(Carrier(Settings(home=tmp_path, database_url=nowhere), lambda: "quiet")) as carrier,
         pytest.raises(OSError, match="does not answer"),
     ):
         carrier.write([a_row(1)])
 
 
 def test_one_that_was_killed_is_begun_again(tables: Wiring) -> None:
-    with closing(Carrier(tables.settings, lambda: False)) as carrier:
+    with closing(Carrier(tables.settings, lambda: "quiet")) as carrier:
         assert carrier.write([a_row(1)]) == 1
         process_of(carrier).kill()
         with pytest.raises(OSError, match="ended with -9"):
@@ -89,7 +89,7 @@ def test_one_that_was_killed_is_begun_again(tables: Wiring) -> None:
 
 
 def test_signals_that_are_meant_for_its_server_do_not_end_it(tables: Wiring) -> None:
-    with closing(Carrier(tables.settings, lambda: False)) as carrier:
+    with closing(Carrier(tables.settings, lambda: "quiet")) as carrier:
         carrier.write([a_row(1)])
         for number in (signal.SIGINT, signal.SIGTERM):
             process_of(carrier).send_signal(number)
@@ -97,7 +97,7 @@ def test_signals_that_are_meant_for_its_server_do_not_end_it(tables: Wiring) -> 
 
 
 def test_it_ends_at_once_though_the_log_does_not_answer(tables: Wiring) -> None:
-    carrier = Carrier(tables.settings, lambda: False)
+    carrier = Carrier(tables.settings, lambda: "quiet")
     carrier.write([a_row(1)])
     process, failures = process_of(carrier), []
     process.suspend()
@@ -132,7 +132,7 @@ def test_it_ends_with_a_server_that_was_killed(tmp_path: Path) -> None:
 
 
 def test_one_that_was_started_waits_for_its_first_batch(tables: Wiring) -> None:
-    with closing(Carrier(tables.settings, lambda: False)) as carrier:
+    with closing(Carrier(tables.settings, lambda: "quiet")) as carrier:
         carrier.start()
         begun = carrier.process_id
         assert carrier.write([a_row(1)]) == 1
@@ -140,19 +140,18 @@ def test_one_that_was_started_waits_for_its_first_batch(tables: Wiring) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority of each thread")
-def test_it_steps_back_for_answers_and_less_so_where_the_log_is_behind(tables: Wiring) -> None:
-    with closing(Carrier(tables.settings, lambda: False)) as carrier:
+@pytest.mark.parametrize("pace", NICE)
+def test_it_steps_back_for_answers_as_far_as_the_log_can_wait(tables: Wiring, pace: Pace) -> None:
+    with closing(Carrier(tables.settings, lambda: pace)) as carrier:
         carrier.write([a_row(1)])
-        main = process_of(carrier)
-        nice = {one.id: os.getpriority(os.PRIO_PROCESS, one.id) for one in main.threads()}
+        nice = {os.getpriority(os.PRIO_PROCESS, one.id) for one in process_of(carrier).threads()}
 
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert nice.pop(main.pid) == max(BEHIND_NICE, own)
-    assert max(QUIET_NICE, own) in nice.values()
+    assert max(nice) == max(NICE[pace], own)
 
 
 @pytest.mark.skipif(not slices_ns(os.getpid()), reason="this system has no slices of a length that is asked for")
 def test_whoever_gets_ready_to_run_need_not_wait_for_it(tables: Wiring) -> None:
-    with closing(Carrier(tables.settings, lambda: False)) as carrier:
+    with closing(Carrier(tables.settings, lambda: "quiet")) as carrier:
         carrier.write([a_row(1)])
-        assert max(slices_ns(process_of(carrier).pid)) == QUIET_SLICE_SECONDS * 1e9
+        assert max(slices_ns(process_of(carrier).pid)) == SLICE_SECONDS * 1e9

@@ -15,7 +15,7 @@ from evergreen.settings import Settings
 from evergreen.types import Cell, Prediction, Window
 from evergreen.wiring import Wiring
 from serving import log_writer
-from serving.carrier import stored
+from serving.carrier import Pace, stored
 from serving.log_writer import KEEPS_UP_ROWS, LogWriter, _as_json
 from serving.metrics import Metrics
 from serving.spool import Spool
@@ -276,36 +276,38 @@ def test_the_depth_of_the_spool_is_shown(tmp_path: Path) -> None:
         assert counted(metrics, "log_spool_bytes") > 5 * 200
 
 
-def test_the_log_is_behind_where_it_has_not_kept_up_for_a_while(
+def test_the_longer_the_log_does_not_keep_up_the_less_it_can_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, behind = Gate(), []
+    gate = Gate()
+    paces: list[Pace] = []
     with a_writer(gate.write, tmp_path, batch_rows=1) as (log, _):
         log.record([a_prediction(number) for number in range(KEEPS_UP_ROWS + 2)])
         assert gate.entered.wait(60)
-        monkeypatch.setattr(log_writer, "BEHIND_SECONDS", 0.0)
-        behind.append(log.is_behind)
-        monkeypatch.setattr(log_writer, "BEHIND_SECONDS", 60.0)
-        behind.append(log.is_behind)
+        for behind_seconds, urgent_seconds in ((60.0, 60.0), (0.0, 60.0), (0.0, 0.0)):
+            monkeypatch.setattr(log_writer, "BEHIND_SECONDS", behind_seconds)
+            monkeypatch.setattr(log_writer, "URGENT_SECONDS", urgent_seconds)
+            paces.append(log.pace)
+        monkeypatch.undo()
         gate.opened.set()
         assert log.flush()
-        behind.append(log.is_behind)
+        paces.append(log.pace)
 
-    assert behind == [True, False, False]
+    assert paces == ["quiet", "steady", "urgent", "quiet"]
 
 
-def test_the_log_is_behind_while_somebody_waits_for_it(tmp_path: Path) -> None:
-    behind: list[bool] = []
+def test_the_log_cannot_wait_while_somebody_waits_for_it(tmp_path: Path) -> None:
+    paces: list[Pace] = []
 
     def write(rows: Sequence[bytes]) -> int:
-        behind.append(log.is_behind)
+        paces.append(log.pace)
         return len(rows)
 
     with a_writer(write, tmp_path, linger_seconds=0.0) as (log, _):
         log.record([a_prediction(1)])
-        eventually(lambda: behind)
+        eventually(lambda: paces)
         log._linger_seconds = 60.0  # so that the next is written for `flush` alone
         log.record([a_prediction(2)])
         assert log.flush()
 
-    assert behind == [False, True]
+    assert paces == ["quiet", "urgent"]
