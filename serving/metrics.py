@@ -7,6 +7,7 @@ Called by every module of serving; read at `/metrics`. To count something new, a
 import os
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,7 +134,10 @@ class CountRequests:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, is_known: Callable[[str], bool]) -> None:
         self._app = app
-        self._metrics = metrics
+        self._requests = lru_cache(None)(
+            metrics.requests.labels
+        )  # it has three texts made and a lock taken to find them
+        self._request_seconds = lru_cache(None)(metrics.request_seconds.labels)
         self._is_known = is_known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,8 +151,8 @@ class CountRequests:
             nonlocal is_counted
             is_counted = True
             route, model = self._name(scope)
-            self._metrics.requests.labels(route, model, status).inc()
-            self._metrics.request_seconds.labels(route, model).observe(time.perf_counter() - started)
+            self._requests(route, model, status).inc()
+            self._request_seconds(route, model).observe(time.perf_counter() - started)
 
         async def watch(message: Message) -> None:
             nonlocal status

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.keys import is_admitted, require
 from serving.routes import REFUSALS, ModelName, Serving
-from serving.schemas import Answer, PredictRequest, PredictResponse, columns_of
+from serving.schemas import PredictRequest, PredictResponse, columns_of
 from serving.scoring import Question
 
 ROWS_ON_THE_LOOP = 16
@@ -41,9 +41,8 @@ async def predict(model_name: ModelName, body: PredictRequest, serving: Serving)
     columns = parse() if len(body.rows) <= ROWS_ON_THE_LOOP else await to_thread.run_sync(parse)
     ids = [row.example_id for row in body.rows]
     predictions = await serving.batches(model_name).ask(Question(loaded, columns, ids, body.as_of, given))
-    moment = predictions[0].event_timestamp
-    said = PredictResponse(model=model_name, as_of=moment, predictions=[Answer.of(one) for one in predictions])
-    return Response(said.model_dump_json(), media_type="application/json")  # FastAPI would check it all again
+    said = PredictResponse.dumped(model_name, predictions)
+    return Response(said, media_type="application/json")  # FastAPI would check it all again
 
 
 class ShortWay:

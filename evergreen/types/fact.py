@@ -15,7 +15,8 @@ from pydantic import (
 )
 
 
-def _in_utc(moment: datetime) -> datetime:
+def in_utc(moment: datetime) -> datetime:
+    """An aware moment in UTC; raises `ValueError` for one that cannot be counted with."""
     with suppress(OverflowError):  # in another zone the last day of year 9999 is in year 10000
         moment = moment.astimezone(UTC)
         if 1900 <= moment.year <= 2200:  # the day before or after must be a date too, and count in nanoseconds
@@ -23,7 +24,7 @@ def _in_utc(moment: datetime) -> datetime:
     raise ValueError(f"should be a moment between the years 1900 and 2200, not {moment.isoformat()}")
 
 
-Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Utc = Annotated[AwareDatetime, AfterValidator(in_utc)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Cell = float | str | None

@@ -7,8 +7,17 @@ from pydantic import ValidationError
 
 from evergreen.types import Task
 from serving.loaded import Kind
-from serving.schemas import Outcome, OutcomesRequest, PredictRequest, columns_of, require_known, require_labels
-from tests.serving.serving_factories import NOON
+from serving.schemas import (
+    Answer,
+    Outcome,
+    OutcomesRequest,
+    PredictRequest,
+    PredictResponse,
+    columns_of,
+    require_known,
+    require_labels,
+)
+from tests.serving.serving_factories import NOON, a_prediction
 
 NEEDS: dict[str, Kind] = {"tail": "key", "gate": "integer", "load": "number", "departs": "timestamp"}
 GOOD = {"tail": "N14228", "gate": 7, "load": 0.5, "departs": "2013-06-01T09:15:00-04:00"}
@@ -180,3 +189,16 @@ def test_an_outcome_from_after_now_is_refused_at_its_moment() -> None:
 
 def test_an_outcome_of_the_past_or_of_a_clock_a_little_ahead_is_known() -> None:
     require_known([outcome(NOON - timedelta(days=30_000)), outcome(NOON), outcome(NOON + timedelta(minutes=5))], NOON)
+
+
+@pytest.mark.parametrize("probabilities", [None, {"early": 0.125, "late": 0.875}])
+def test_what_is_dumped_is_an_answer_to_each_prediction(probabilities: dict[str, float] | None) -> None:
+    asked = a_prediction(7).model_copy(update={"probabilities": probabilities, "stale": ("weather", "carriers")})
+
+    said = PredictResponse.model_validate_json(PredictResponse.dumped("flight_delay", [asked, a_prediction(8)]))
+
+    assert (said.model, said.as_of) == ("flight_delay", asked.event_timestamp)
+    first, second = said.predictions
+    assert (second.example_id, second.probabilities, second.most_likely) == (a_prediction(8).example_id, None, None)
+    assert first.model_dump(exclude={"most_likely"}) == asked.model_dump(include=set(Answer.model_fields))
+    assert first.most_likely == (None if probabilities is None else "late")

@@ -139,7 +139,7 @@ def test_what_it_answers_is_logged_and_measured_with_what_came_true(world: World
         frame = records.predictions.frame("toy", world.rows.holdout, end)
 
     assert (counts.new, counts.unknown) == (len(answers), 0)
-    answer = Answer.of(answers[0])
+    answer = Answer(**Answer.fields(answers[0]))
     if world.task == "multiclass":
         assert answer.probabilities is not None
         assert list(answer.probabilities) == list(NAMES)
