@@ -27,7 +27,6 @@ from threading import Lock, get_native_id
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
-from pydantic import ValidationError
 
 from evergreen.errors import DataError
 from evergreen.settings import Settings
@@ -183,15 +182,15 @@ def _step_back(nice: int) -> None:
 
 def _fields(row: bytes) -> Mapping[str, Any]:
     """A prediction's. One that has just these is of this release, and taken at its word: the spool keeps a checksum."""
-    fields: dict[str, Any] = orjson.loads(row)
-    if fields.keys() == FIELDS:
+    try:
+        fields = orjson.loads(row)
+        if not isinstance(fields, dict) or fields.keys() != FIELDS:
+            return vars(Prediction.model_validate_json(row))
         for name in MOMENTS:
             fields[name] = datetime.fromisoformat(fields[name])
-        return fields
-    try:
-        return vars(Prediction.model_validate_json(row))
-    except ValidationError as error:  # of a release that knew a field this one does not
+    except ValueError as error:  # of a release that knew a field this one does not
         raise DataError(f"a record of the spool cannot be understood: {error}") from error
+    return fields
 
 
 def _answer(wiring: "Wiring", rows: Sequence[bytes]) -> Any:

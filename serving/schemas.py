@@ -74,7 +74,7 @@ class Row(BaseModel):
     __pydantic_extra__: dict[str, Cell]
 
     example_id: ExampleId | None = None
-    """Names the row in the log, for its outcome and its routing; a random one is made up where there is none."""
+    """Names the row in the log, for its outcome and its routing; one is made up, in the order of time, where there is none."""
 
 
 def _as_list(rows: Any) -> Any:

@@ -6,8 +6,8 @@ Redis, beside MLflow's `models serve`, BentoML, Ray Serve and a bare FastAPI rou
 every answer, the others log nothing. Each answer is first compared with the model's own. Closed loop with one connection
 and with `CONNECTIONS`: the latter is its saturation, beside which stands the CPU time a row takes, which says the same of a
 machine that others use too, and of it the first thread's: in a server of one process, the event loop's. Open loop at half
-of it, once what was put off at saturation is done and after a warm-up at that pace. A way that does not run is named with its reason. Prints a table and writes
-`reports/bench/serving.json`.
+of it, once what was put off at saturation is done and after a warm-up at that pace. A way that does not run is named with
+its reason. Prints a table and writes `reports/bench/serving.json`.
 """
 
 import argparse

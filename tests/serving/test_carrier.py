@@ -1,5 +1,6 @@
 """The process that writes the log: steps back, is begun again where it was killed, and ends with its parent."""
 
+import json
 import os
 import re
 import signal
@@ -7,18 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 
+import pandas as pd
 import psutil
 import pytest
 
 from evergreen.errors import DataError
 from evergreen.settings import Settings
+from evergreen.types import Window
 from evergreen.wiring import Wiring
 from serving.carrier import NICE, SLICE_SECONDS, Carrier, Pace, stored
 from tests.processes import is_alive
-from tests.serving.serving_factories import a_prediction, eventually
+from tests.serving.serving_factories import NOON, a_prediction, eventually
 
 A_SERVER = """
 import sys
@@ -64,6 +68,24 @@ def test_it_stores_what_it_is_given_once(tables: Wiring, pace: Pace) -> None:
 
     assert not process.is_running()
     assert stored(tables, [a_row(1), a_row(2), a_row(3)]) == 0
+
+
+@pytest.mark.parametrize("row", [b"", b"{", b"[1]", b'{"surplus": 1}', b'{"model": "flight_delay"}'])
+def test_what_is_no_prediction_is_refused(tables: Wiring, row: bytes) -> None:
+    with pytest.raises(DataError, match="cannot be understood"):
+        stored(tables, [a_row(1), row])
+
+
+def test_a_prediction_of_a_release_that_lacked_a_field_is_understood(tables: Wiring) -> None:
+    now, before = a_row(1), json.loads(a_row(2))
+    del before["routed_by"], before["shadow_version"]
+
+    assert stored(tables, [now, json.dumps(before).encode()]) == 2
+    with tables.records() as records:
+        logged = records.predictions.frame("flight_delay", Window(start=NOON, end=NOON + timedelta(days=1)), NOON)
+    assert set(logged["prediction_id"]) == {a_prediction(number).prediction_id for number in (1, 2)}
+    same = logged.drop(columns=["prediction_id", "example_id"])
+    pd.testing.assert_series_equal(same.iloc[0], same.iloc[1], check_names=False)
 
 
 def test_what_is_no_prediction_is_told_from_a_database_that_is_away(tmp_path: Path) -> None:
