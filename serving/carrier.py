@@ -41,8 +41,8 @@ NICE: Mapping[Pace, int] = {"quiet": 17, "steady": 11, "urgent": 5}
 """A fiftieth of it, some three hundred rows a second; a twelfth; a quarter."""
 SLICE_SECONDS = 0.1
 """The longest slice that Linux grants."""
-BATCH_ROWS = 100
-"""Rows at once: SQLite's tables are locked for as long as a quiet process takes to store them."""
+BATCH_ROWS = 50
+"""Rows at once: SQLite's tables are locked for as long as a quiet process takes to store them, and it may have the core so long."""
 FIELDS = Prediction.model_fields.keys()
 MOMENTS = ("event_timestamp", "answered_at")
 END_SECONDS = 5.0
