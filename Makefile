@@ -52,6 +52,7 @@ bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.serving
+	$(BIN)/python -m bench.log
 	$(BIN)/python -m bench.variants
 	$(BIN)/python -m bench.gpu
 	$(BIN)/python -m bench.quality
