@@ -1,6 +1,7 @@
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Thread, current_thread, main_thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,12 +24,15 @@ class Answering:
         self.entered = Event()
         self.batches: list[list[int]] = []
         self.threads: list[Thread] = []
+        self.work: Callable[[int], object] = int
+        """Called with the rows of each batch."""
 
     def __call__(self, questions: Sequence[Question]) -> Answers:
         self.batches.append([len(question) for question in questions])
         self.threads.append(current_thread())
         self.entered.set()
         assert self.go.wait(60)
+        self.work(sum(self.batches[-1]))
         return [self._one(question) for question in questions]
 
     def _one(self, question: Question) -> list[Prediction] | Exception:
@@ -278,3 +282,23 @@ def test_a_closed_queue_refuses(answering: Answering, metrics: Metrics) -> None:
 
     with pytest.raises(Overloaded):
         asyncio.run(batches.ask(asked(1)))
+
+
+@pytest.mark.parametrize(("row_seconds", "is_quick"), [(0.0005, True), (0.001, False)])
+def test_of_more_rows_than_the_event_loop_takes_at_a_time_their_share_has_to_be_quick(
+    batches: Batches, answering: Answering, monkeypatch: pytest.MonkeyPatch, row_seconds: float, is_quick: bool
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    answering.work = lambda rows: clock.append(clock.pop() + rows * row_seconds)
+
+    async def ask() -> None:
+        for _ in range(batching.PROVEN):
+            await batches.ask(asked(*range(2 * batching.LOOP_ROWS), batch_rows=64))
+        await asleep(batches)
+        await batches.ask(asked(1))
+
+    asyncio.run(ask())
+
+    assert (answering.threads[-1] == main_thread()) == is_quick
+    assert main_thread() not in answering.threads[:-1]
