@@ -11,7 +11,7 @@ from evergreen.parity import compare_values, same
 from evergreen.spec import ModelSpec
 from evergreen.types import ModelVersion, Parity, Window
 from evergreen.wiring import wiring
-from serving.ids import prediction_id
+from serving.ids import is_looked_up
 from tasks.gate import champion_of
 
 if TYPE_CHECKING:
@@ -90,9 +90,11 @@ def _computed_again(spec: ModelSpec, champion: ModelVersion, logged: "DataFrame"
 
 def _looked_up(model: str, logged: "DataFrame") -> list[bool]:
     """Which answers are of features that serving looked up, as their ids say: who brings features may name a known example."""
-    asked = zip(logged["example_id"], logged["event_timestamp"], logged["version"], strict=True)
-    ids = (prediction_id(model, name, moment.to_pydatetime(), version) for name, moment, version in asked)
-    return [logged_id == looked_up for logged_id, looked_up in zip(logged["prediction_id"], ids, strict=True)]
+    columns = (logged[name] for name in ("prediction_id", "example_id", "event_timestamp", "version"))
+    return [
+        is_looked_up(logged_id, model, example, moment.to_pydatetime(), version)
+        for logged_id, example, moment, version in zip(*columns, strict=True)
+    ]
 
 
 def _columns(predictor: "Predictor", frame: "DataFrame") -> "dict[str, NDArray[Any]]":

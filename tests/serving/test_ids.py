@@ -1,13 +1,13 @@
 """The ids of examples and answers: one for each question, in the order of time."""
 
 from datetime import UTC, datetime, timedelta, timezone
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.ids import new_example_id, prediction_id
+from serving.ids import is_looked_up, new_example_id, prediction_id
 
 NOON = datetime(2013, 6, 1, 12, tzinfo=timezone(timedelta(hours=-4)))
 DAWN = datetime.fromisoformat("1970-01-02")
@@ -62,3 +62,15 @@ def test_what_is_no_uuid_of_version_7_as_rfc_9562_writes_it_begins_with_the_mome
     milliseconds = int(NOON.timestamp() * 1000)
 
     assert prediction_id("taxi", example, NOON, 1).replace("-", "")[:12] == f"{milliseconds:012x}"
+
+
+def test_who_brought_the_features_is_told_by_the_id_also_in_a_log_from_before() -> None:
+    looked_up, brought = (prediction_id("taxi", "ride-1", NOON, 1, brought=one) for one in (False, True))
+    before = uuid5(uuid5(NAMESPACE_URL, "evergreen/predictions"), "taxi\0ride-1\x002013-06-01T16:00:00+00:00\x001")
+    brought_before = uuid5(
+        uuid5(NAMESPACE_URL, "evergreen/predictions"), "taxi\0ride-1\x002013-06-01T16:00:00+00:00\x001\0brought"
+    )
+
+    ids = [looked_up, str(before), brought, str(brought_before), "p000001", ""]
+
+    assert [is_looked_up(one, "taxi", "ride-1", NOON, 1) for one in ids] == [True, True, False, False, False, False]
