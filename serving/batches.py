@@ -162,7 +162,7 @@ class Batches:
             self._batch_rows.observe(rows)
             answers = self._answer([one.question for one in batch])
             # Of a queue that had grown, more is answered together than ever on the event loop: its share counts.
-            seconds = (time.monotonic() - now) * min(1.0, LOOP_ROWS / rows)
+            seconds = (time.monotonic() - now) * LOOP_ROWS / max(LOOP_ROWS, rows)
             self._quick = self._quick + 1 if seconds < QUICK_SECONDS else 0
             _deliver(batch, answers, here)
 
