@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import chain
-from operator import ne
 from pathlib import Path
 from string import Template
 from typing import Any, Literal
@@ -293,7 +292,8 @@ _READERS: Mapping[Any, Callable[[Any], Any]] = {UnixTimestamp: _moment, String: 
 
 
 def _without_nan(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    cells = list(chain.from_iterable(columns.values()))
-    if not any(map(ne, cells, cells)):  # as is usual, and seen sooner than each cell is put right
-        return columns
+    with contextlib.suppress(TypeError):  # texts have no sum
+        total = sum(filter(None, chain.from_iterable(columns.values())))
+        if total == total:  # so there is none, as is usual, and that is seen sooner than each cell is put right
+            return columns
     return {name: [None if cell != cell else cell for cell in column] for name, column in columns.items()}

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from evergreen.adapters import feature_tables
-from evergreen.adapters.feast import Features
+from evergreen.adapters.feast import Features, _without_nan
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec, load_spec
@@ -235,6 +235,13 @@ def test_a_service_that_does_not_exist_is_refused_with_those_that_do(features: F
         FeatureServiceMissing, match=r"no feature service 'flight_delays'.*known services: \['flight_delay'\]"
     ):
         features.inputs("flight_delays", [])
+
+
+@pytest.mark.parametrize("other", [1.5, None, "text", [float("nan")], float("inf"), MOMENTS[0]])
+def test_a_feature_that_is_no_number_is_missing_whatever_stands_beside_it(other: Any) -> None:
+    columns = {"some": [float("nan"), 2.0, other], "beside": [other, None, 0.0], "opposed": [float("-inf"), 1.0, 1.0]}
+
+    assert _without_nan(columns) == {**columns, "some": [None, 2.0, other]}
 
 
 def test_a_row_without_a_column_it_needs_is_refused_by_name(features: Features) -> None:

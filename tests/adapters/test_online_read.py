@@ -191,7 +191,8 @@ def test_more_keys_than_a_statement_takes_are_asked_for_in_several(
     asked = [(view, keys) for view, keys in wanted() if view.name != "of_small_number"]  # which Feast reads
     whole = lean.read(asked)
 
-    monkeypatch.setattr(read, "SQLITE_VARIABLES", 7)
+    monkeypatch.setattr(read, "SQLITE_MANY", 2)
+    monkeypatch.setattr(read, "SQLITE_VARIABLES", 2)
 
     assert plain(lean.read(asked)) == plain(whole)
     assert [len(held) for held in whole] == [5] * len(asked)

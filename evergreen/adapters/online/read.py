@@ -2,7 +2,7 @@
 
 Feast's own read makes a protobuf message of every key and every value and then takes them apart again, which costs
 several times what the store takes to answer. Here the keys are encoded by hand (`view.py`), SQLite is asked one
-statement for all views and Redis one pipeline of HMGET (`redis.py`), and a number is unpacked from its nine bytes
+statement for all views with few keys and Redis one pipeline of HMGET (`redis.py`), and a number is unpacked from its nine bytes
 (`values.py`). Any other store, and any key that is not a text or a 64-bit whole number as its entity has it, is read
 through Feast. Values are what `OnlineResponse.to_dict` gives. Not here: whether a value may still be used (`feast.py`).
 """
@@ -22,7 +22,9 @@ from evergreen.adapters.online.values import sqlite_seconds, values
 from evergreen.adapters.online.view import Held, Key, OnlineStore, StoredView, Wanted
 
 SQLITE_VARIABLES = 30_000
-"""Keys of one statement; SQLite takes 32,766 variables."""
+"""Keys of a view in one statement; SQLite takes 32,766 variables."""
+SQLITE_MANY = 20
+"""From so many keys of a view on, a statement of its own takes less time than to fill its rows up to the widest view's."""
 SQLITE_FEATURES = 1_900
 """Of one view; SQLite gives 2,000 columns."""
 
@@ -66,7 +68,7 @@ class FeastRead:
 
 
 class SqliteRead:
-    """One statement for all views, on a connection a thread."""
+    """One statement for all views with few keys and one for each other, on a connection a thread."""
 
     def __init__(self, path: Path, project: str, through_feast: FeastRead) -> None:
         self._path = path
@@ -108,20 +110,16 @@ class SqliteRead:
 
 
 def _statements(encoded: Sequence[Sequence[bytes]]) -> Iterator[list[tuple[int, Sequence[bytes]]]]:
-    """Which keys of which views, by place, each statement asks for: as many as it takes variables."""
-    parts: list[tuple[int, Sequence[bytes]]] = []
-    room = SQLITE_VARIABLES
+    """Which keys of which views, by place, each statement asks for: all views with few keys are one's."""
+    few: list[tuple[int, Sequence[bytes]]] = []
     for place, keys in enumerate(encoded):
-        start = 0
-        while start < len(keys):
-            some = keys[start : start + room]
-            parts.append((place, some))
-            start, room = start + len(some), room - len(some)
-            if not room:
-                yield parts
-                parts, room = [], SQLITE_VARIABLES
-    if parts:
-        yield parts
+        if len(keys) >= SQLITE_MANY:
+            for start in range(0, len(keys), SQLITE_VARIABLES):
+                yield [(place, keys[start : start + SQLITE_VARIABLES])]
+        elif keys:
+            few.append((place, keys))
+    if few:
+        yield few
 
 
 @lru_cache(maxsize=256)

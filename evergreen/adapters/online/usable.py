@@ -6,7 +6,6 @@ good as none. Called by `feast.py`, with what `read.py` or a cache gave.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 from evergreen.adapters.online.view import Held, Key, OnlineStore, StoredView, Wanted
@@ -49,7 +48,7 @@ def look_up(
     distinct = asked if count == 1 else {names: list(dict.fromkeys(each)) for names, each in asked.items()}
     wanted = [(view, distinct[view.keys]) for view in views]
     answers = cache.read(store, wanted, now) if cache is not None else store.read(wanted)
-    wide: list[list[Any]] = [[] for _ in range(count)]
+    columns: dict[str, list[Any]] = {}
     stale: list[tuple[str, ...]] = [()] * count
     oldest_seconds: dict[str, float] = {}
     for (view, some), held in zip(wanted, answers, strict=True):
@@ -68,18 +67,10 @@ def look_up(
                 if key not in usable:
                     stale[row] += (view.name,)
             usable = {key: usable.get(key, nothing) for key in some}
-        for cells, key in zip(wide, each, strict=True):
-            cells += usable[key]
-    names = _features(tuple(views))
-    cells_of = zip(*wide, strict=True) if wide else ((),) * len(names)
-    columns = dict(zip(names, map(list, cells_of), strict=True))
+        cells = zip(*map(usable.__getitem__, each), strict=True) if count else [()] * len(view.features)
+        columns.update(zip(view.features, map(list, cells), strict=True))
     missing = any(None in held for held in answers)
     return Usable(columns, stale, _unseen(wanted, answers, asked) if missing else {}, oldest_seconds)
-
-
-@lru_cache(maxsize=256)
-def _features(views: tuple[StoredView, ...]) -> tuple[str, ...]:
-    return tuple(feature for view in views for feature in view.features)
 
 
 def _unseen(
