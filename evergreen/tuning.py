@@ -14,7 +14,7 @@ from typing import Any
 from evergreen.errors import SpecError
 from evergreen.spec import ModelSpec, parse_spec
 
-Value = float | str
+Value = int | float | str
 LOGARITHMIC = ("learning_rate", "weight_decay")
 CHOICES = ("hidden", "batch_size")
 RANGES = ("learning_rate", "weight_decay", "dropout", "input_noise", "epochs")
@@ -60,7 +60,7 @@ def decoded(key: str, value: Value) -> Any:
         return str(value)
     if key == "hidden":
         return tuple(int(width) for width in str(value).split("-"))
-    if isinstance(value, float) and key != "epochs":
+    if isinstance(value, float):
         return float(f"{value:.3g}")  # what a person would write, and what the trial really trains with
     return int(value)
 

@@ -113,7 +113,8 @@ def write_tuned_spec(spec: ModelSpec, found: tuple[str, tuple[Trial, ...]]) -> T
     best = min(complete, key=lambda trial: (trial.loss, trial.number))
     now = present(spec)
     text = (settings.models_dir / f"{spec.name}.toml").read_text()
-    tuned = text if best.values == now else rewritten(text, best.values, f"{spec.name}.toml")
+    changed = {key: value for key, value in best.values.items() if value != now[key]}
+    tuned = rewritten(text, changed, f"{spec.name}.toml") if changed else text
     path = settings.home / "reports" / f"{spec.name}.tuned.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(tuned)
@@ -153,7 +154,7 @@ def _verdict(tuning: Tuning) -> str:
 
 def _told(trial: Trial) -> str:
     values = ", ".join(
-        f"{key} {value if isinstance(value, str) else f'{value:.3g}'}" for key, value in trial.values.items()
+        f"{key} {f'{value:.3g}' if isinstance(value, float) else value}" for key, value in trial.values.items()
     )
     return values if trial.loss is None else f"loss {trial.loss:.4f} with {values}"
 

@@ -171,7 +171,7 @@ class Trial(Fact):
 
     number: NonNegativeInt
     state: Literal["complete", "pruned", "failed", "running", "waiting"]
-    values: dict[str, float | str]
+    values: dict[str, int | float | str]
     loss: float | None = None
     """On the days that judge; None unless complete."""
     cost: Cost | None = None

@@ -51,6 +51,20 @@ def url(database_url: str) -> Any:
         engine.dispose()
 
 
+def test_a_trial_is_known_by_the_very_values_that_were_tried(url: str) -> None:
+    tried: list[dict[str, Value]] = []
+    axes = (*AXES, Axis("batch_size", choices=(1024, 2048)), Axis("epochs", 1, 6, whole=True))
+
+    def objective(values: dict[str, Value], report: Report) -> tuple[float | None, Cost | None]:
+        tried.append(values)
+        return bowl(values, report)
+
+    with Study(url, "toy", TuneConfig(trials=4), axes, {**PRESENT, "batch_size": 1024, "epochs": 4}) as study:
+        study.search(objective, 1, ignore)
+
+        assert [repr(trial.values) for trial in study.trials] == [repr(values) for values in tried]
+
+
 def test_a_search_begins_with_the_present_values_and_goes_on_where_it_was(url: str) -> None:
     with a_study(url, trials=4) as first:
         first.search(bowl, 1, ignore)

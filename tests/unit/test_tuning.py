@@ -9,6 +9,7 @@ from evergreen.errors import SpecError
 from evergreen.settings import ROOT
 from evergreen.spec import load_spec, parse_spec
 from evergreen.tuning import Value, axes_of, difference, present, rewritten, with_values
+from evergreen.types import Trial
 
 PATH = ROOT / "models" / "flight_delay.toml"
 SPEC = load_spec(PATH)
@@ -52,6 +53,17 @@ def test_a_trial_trains_with_the_values_that_would_be_written() -> None:
     assert (train.learning_rate, train.hidden, train.epochs, train.batch_size) == (0.00173, (512, 256), 6, 2048)
     text = rewritten(PATH.read_text(), VALUES, "flight_delay.toml")
     assert parse_spec(tomllib.loads(text)) == with_values(SPEC, VALUES)
+
+
+def test_whole_numbers_stay_whole_from_a_trial_to_the_file() -> None:
+    values: dict[str, Value] = {**VALUES, "batch_size": 1024, "learning_rate": 0.0017283}
+    trial = Trial(number=0, state="complete", values=values, loss=0.5)
+
+    kept = Trial.model_validate_json(trial.model_dump_json()).values
+
+    assert with_values(SPEC, kept).train.batch_size == 1024
+    lines = rewritten(PATH.read_text().replace("batch_size = 1024", "batch_size = 7"), kept, "m.toml").splitlines()
+    assert {"batch_size = 1024", "epochs = 6", "learning_rate = 0.00173"} <= set(lines)
 
 
 def test_only_the_lines_of_those_keys_change_and_comments_stay() -> None:
