@@ -113,7 +113,7 @@ def write_tuned_spec(spec: ModelSpec, found: tuple[str, tuple[Trial, ...]]) -> T
     best = min(complete, key=lambda trial: (trial.loss, trial.number))
     now = present(spec)
     text = (settings.models_dir / f"{spec.name}.toml").read_text()
-    changed = {key: value for key, value in best.values.items() if value != now[key]}
+    changed = {key: value for key, value in best.values.items() if value != now.get(key)}
     tuned = rewritten(text, changed, f"{spec.name}.toml") if changed else text
     path = settings.home / "reports" / f"{spec.name}.tuned.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
