@@ -52,10 +52,13 @@ def processes_of(job: TrainingJob) -> list[psutil.Process]:
     return sorted(found, key=lambda process: (process.info["create_time"], process.pid))
 
 
-def kill_at(job: TrainingJob, step: int, position: int, sign: signal.Signals = signal.SIGKILL) -> Callable[[str], bool]:
+def kill_at(
+    job: TrainingJob, step: int, position: int, sign: signal.Signals = signal.SIGKILL, *, checkpoints: int = 0
+) -> Callable[[str], bool]:
     """Signal one of the job's first processes once, when this step is told; they are looked up before, to lose no time.
 
-    What it gives says whether this was the line.
+    A busy disk may be behind: with `checkpoints` it waits for a later step at which that many are whole. What it gives says
+    whether this was the line.
     """
     found: list[psutil.Process] = []
 
@@ -63,6 +66,8 @@ def kill_at(job: TrainingJob, step: int, position: int, sign: signal.Signals = s
         if line.startswith("training on") and not found:
             found.extend(processes_of(job))
         if not line.startswith("step ") or int(line.split("/")[0][5:]) < step or not found[position:]:
+            return False
+        if checkpoints and len(list(job.checkpoints_path.glob("step-*"))) < checkpoints:
             return False
         found[position].send_signal(sign)
         del found[position:]
@@ -94,7 +99,7 @@ def test_a_rank_killed_at_any_step_is_started_again_and_ends_in_the_same_bytes(
     job = undisturbed[0].model_copy(update={"folder": str(tmp_path)})
     step, victim = some_step(request), random.choice([1, 2])
     lines: list[str] = []
-    kill = kill_at(job, step, victim)
+    kill = kill_at(job, step, victim, checkpoints=1)
 
     def on_line(line: str) -> None:
         lines.append(line)
@@ -117,7 +122,7 @@ def test_shards_come_to_what_copies_come_to_and_end_in_the_same_bytes_though_a_r
     whole, broken = (sharded.model_copy(update={"folder": str(tmp_path / name)}) for name in ("whole", "broken"))
     step = some_step(request)
     lines: list[str] = []
-    kill = kill_at(broken, step, random.choice([1, 2]))
+    kill = kill_at(broken, step, random.choice([1, 2]), checkpoints=1)
 
     def on_line(line: str) -> None:
         lines.append(line)
@@ -245,7 +250,7 @@ def test_a_damaged_newest_checkpoint_costs_a_few_steps_and_is_named(
 ) -> None:
     job = undisturbed[0].model_copy(update={"folder": str(tmp_path)})
     with pytest.raises(TrainingFailed):
-        train(job, silently(kill_at(job, 12, 0)))
+        train(job, silently(kill_at(job, 12, 0, checkpoints=1)))
     newest, before = sorted(job.checkpoints_path.glob("step-*"), reverse=True)[:2]
     shard = next(newest.glob("shard-*"))
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
