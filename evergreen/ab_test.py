@@ -44,12 +44,12 @@ def judge(
     verdict: Literal["go_on", "promote", "keep", "inconclusive"] = "go_on"
     broken = [check for check in (*guardrails, worse) if not check.passed]
     waiting = [check for check in (enough, days, better) if not check.passed]
-    reasons = [check.reason for check in waiting]
+    reasons = [check.reason for check in (*broken, *waiting)]
     if not split.passed:
         verdict, reasons = "inconclusive", [split.reason]
     elif broken and (live.rows >= config.min_rows or not worse.passed):
         verdict, reasons = "keep", [check.reason for check in broken]
-    elif not waiting:
+    elif not waiting and not broken:
         verdict, reasons = "promote", [better.reason]
     elif now - test.started_at >= timedelta(days=test.max_days):
         verdict = "inconclusive"

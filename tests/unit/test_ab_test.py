@@ -151,6 +151,13 @@ def test_errors_and_latency_end_a_test_as_they_end_a_roll_out() -> None:
     assert decide(some_arms(()), some_live_figures(rows=99, p99_latency_ms=900.0)).verdict == "go_on"
 
 
+def test_no_version_is_promoted_that_breaks_a_guardrail_however_few_its_rows_are() -> None:
+    decision = decide(some_arms(), some_live_figures(rows=99, p99_latency_ms=900.0))
+
+    assert decision.verdict == "go_on"
+    assert "p99 latency" in decision.reasons[0]
+
+
 def test_a_split_that_is_not_what_was_asked_for_ends_the_test_whatever_it_says() -> None:
     decision = decide(some_arms(entities=(500, 380)))
 
