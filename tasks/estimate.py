@@ -9,7 +9,7 @@ from evergreen.monitoring.censoring import censored_performance
 from evergreen.monitoring.estimate import UNAVAILABLE, estimate_performance, truth_and_scores
 from evergreen.monitoring.intervals import blocks, figures_by_days
 from evergreen.monitoring.performance import waits_for_labels
-from evergreen.monitoring.windows import in_window, newest, searched
+from evergreen.monitoring.windows import in_window, known_before, newest, searched
 from evergreen.spec import ModelSpec
 from evergreen.types import PerformanceReport, Window, WindowEstimate
 from evergreen.wiring import Wiring, wiring
@@ -45,8 +45,7 @@ def estimate_window(wire: Wiring, spec: ModelSpec, as_of: datetime) -> WindowEst
     served = in_window(mine, window)
     if served.empty:
         return None
-    before = mine[mine["event_timestamp"] < window.start]
-    before = before.assign(label=before["label"].where(before["label_timestamp"] < window.start))
+    before = known_before(mine, window.start)
     config, task, seed = spec.monitor, spec.model.task, spec.train.seed
     said = WindowEstimate(
         model=spec.name,

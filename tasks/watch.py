@@ -13,7 +13,7 @@ from evergreen.monitoring.drift import drift_verdict
 from evergreen.monitoring.faults import find_faults, late_feeds
 from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
-from evergreen.monitoring.windows import in_window, newest_mature, rows_that_show, sample_by_day, searched
+from evergreen.monitoring.windows import in_window, known_before, newest_mature, rows_that_show, sample_by_day, searched
 from evergreen.spec import ModelSpec
 from evergreen.types import (
     ChallengerReport,
@@ -42,7 +42,7 @@ class Served:
     window: Window
     frame: pd.DataFrame
     earlier: pd.DataFrame
-    """The champion's answers before the window, with the outcomes that were known when it starts."""
+    """The champion's answers before the window, with the outcomes that were known when it starts; see `known_before`."""
     searched: pd.DataFrame
     """All answers in the window and some time before, whoever gave them."""
     as_of: datetime
@@ -89,9 +89,7 @@ def served_rows(spec: ModelSpec, as_of: datetime) -> Served | None:
         _show_not_judged(spec, f"{len(frame):,} answers in {where}, no {days} days of which {share:.0%} have outcomes")
         return None
     champion = wire.registry.version(spec.name, release.champion)
-    earlier = frame[(frame["event_timestamp"] < window.start) & (frame["version"] == champion.version)]
-    known = earlier["label_timestamp"] < window.start
-    earlier = earlier.assign(label=earlier["label"].where(known))
+    earlier = known_before(frame[frame["version"] == champion.version], window.start)
     learnt = wire.registry.training_set(champion)
     return Served(champion, learnt, window, in_window(frame, window), earlier, frame, as_of)
 

@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from itertools import takewhile
 
 from evergreen.evaluation import calibration_gap
-from evergreen.monitoring.ladder import climbed
+from evergreen.monitoring.ladder import LADDER, climbed
 from evergreen.monitoring.performance import waits_for_labels
 from evergreen.spec import ModelSpec, MonitorConfig
 from evergreen.types import (
@@ -91,14 +91,19 @@ def decide(
     if not retrain and spec.remedy.routine is not None:
         return _routine(spec, as_of, performance, [*(alarm.reason for alarm in alarms), verdict, *reasons], alarms)
     remedy, rung = climbed(spec, performance.window.end, alarms, history)
+    told = [*(alarm.reason for alarm in alarms), verdict, rung, *(f.reason for f in findings if f.alarm is None)]
+    routine = spec.remedy.routine
+    if retrain and routine is not None and LADDER.index(remedy) <= LADDER.index(routine):  # no less than on a calm day
+        return _routine(spec, as_of, performance, told, alarms, alarmed=True)
     return RetrainDecision(
         model=spec.name,
         as_of=as_of,
         retrain=retrain,
         alarms=alarms,
-        reasons=(*(alarm.reason for alarm in alarms), verdict, rung, *(f.reason for f in findings if f.alarm is None)),
+        reasons=tuple(told),
         episode=_episode(spec, performance, stretch, remedy),
         remedy=remedy,
+        alarmed=retrain,
     )
 
 
@@ -272,6 +277,8 @@ def _routine(
     performance: PerformanceReport,
     reasons: Sequence[str],
     alarms: tuple[Alarm, ...] = (),
+    *,
+    alarmed: bool = False,
 ) -> RetrainDecision:
     """Nothing asks for more than what is done at every check; a window has its routine once."""
     routine, said = spec.remedy.routine, reasons if alarms else ("nothing alarms", *reasons)
@@ -286,6 +293,7 @@ def _routine(
         episode=f"{spec.name}:v{performance.version}:{routine}:{performance.window.end.date().isoformat()}",
         remedy=routine,
         routine=True,
+        alarmed=alarmed,
     )
 
 

@@ -19,6 +19,10 @@ LOOK_BACK_WINDOWS = 4
 """How many window lengths back a mature window is searched for; labels that lag longer need longer windows."""
 
 
+ARRIVED_SHARE = 0.99
+"""Answers before a window are told by their outcomes once they are as old as this share of outcomes takes to come."""
+
+
 class Maturity(Fact):
     """How much of what was served in a window has its outcome."""
 
@@ -99,6 +103,20 @@ def in_window(frame: pd.DataFrame, window: Window) -> pd.DataFrame:
     """The rows whose event time is in `window`."""
     moment = frame["event_timestamp"]
     return frame[(moment >= window.start) & (moment < window.end)]
+
+
+def known_before(frame: pd.DataFrame, start: datetime) -> pd.DataFrame:
+    """The answers from before `start`; `label` is what was known of them then, and of the youngest ones none.
+
+    Outcomes that come early are no fair sample: where a loan defaults before it is paid back, the last days' are defaults.
+    """
+    require_columns(frame, ("event_timestamp", "label_timestamp", "label"))
+    earlier = frame[frame["event_timestamp"] < start]
+    came = (earlier["label_timestamp"] - earlier["event_timestamp"]).dropna().to_numpy(dtype="timedelta64[us]")
+    delay = np.quantile(came.astype(np.int64), ARRIVED_SHARE) if len(came) else 0.0
+    old = earlier["event_timestamp"] <= start - timedelta(microseconds=float(delay))
+    known = old & (earlier["label_timestamp"] < start)
+    return earlier.assign(label=earlier["label"].where(known))
 
 
 def rows_that_show(frame: pd.DataFrame, columns: tuple[str, ...], version: int) -> pd.DataFrame:

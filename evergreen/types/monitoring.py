@@ -221,6 +221,8 @@ class RetrainDecision(Fact):
     """What is asked for, where something is."""
     routine: bool = False
     """It is asked for because it always is, not because of the alarms."""
+    alarmed: bool = False
+    """So many windows alarmed that something is to be done, be it the routine."""
 
     @property
     def cause(self) -> Cause:

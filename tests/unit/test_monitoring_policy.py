@@ -45,6 +45,7 @@ def check_of(decision: RetrainDecision, performance: PerformanceReport) -> Watch
         alarms=decision.alarms,
         retrain=decision.retrain,
         episode=decision.episode,
+        remedy=decision.remedy,
     )
 
 
@@ -445,6 +446,24 @@ def test_the_routine_is_asked_for_once_a_window_and_needs_no_alarm() -> None:
     assert calm.episode == again.episode == "flight_delay:v1:fine_tune:2013-04-08"
     assert look(served(number=1), spec).episode != calm.episode
     assert (alarmed.remedy, alarmed.cause) == (Remedy.RETRAIN, Cause.DECAY)
+
+
+def test_an_alarm_gets_no_less_than_the_routine_and_the_next_one_climbs() -> None:
+    spec = parse_spec(a_spec().model_dump() | {"remedy": {"first": "recalibrate", "routine": "fine_tune"}})
+    tuned = parse_spec(
+        a_spec().model_dump() | {"remedy": {"first": "fine_tune", "last": "fine_tune", "routine": "fine_tune"}}
+    )
+
+    alarmed = look(served(gap=0.1), spec)
+    still = look(served(number=1, gap=0.1), spec, history=[check_of(alarmed, served())])
+
+    assert alarmed.alarmed
+    assert (alarmed.remedy, alarmed.episode) == (Remedy.FINE_TUNE, look(served(), spec).episode)
+    assert "recalibrate: the rung that" in " ".join(alarmed.reasons)
+    assert (still.remedy, still.routine) == (Remedy.RETRAIN, False)
+    # Where the ladder ends with the routine, each window has its own.
+    episodes = {look(served(number=n, gap=0.1), tuned, history=[check_of(alarmed, served())]).episode for n in (1, 2)}
+    assert len(episodes) == 2
 
 
 def test_broken_data_holds_the_routine_back_too() -> None:

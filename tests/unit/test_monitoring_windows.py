@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from evergreen.errors import DataError
 from evergreen.monitoring.windows import (
+    known_before,
     maturity,
     newest,
     newest_mature,
@@ -52,6 +53,25 @@ def test_what_is_known_later_does_not_count_as_labelled() -> None:
 
     # The outcomes of the last six hours are still out; one becomes known at this very moment.
     assert (counted.served, counted.labelled) == (7 * 24, 7 * 24 - 5)
+
+
+def test_outcomes_before_a_window_are_no_early_ones_alone() -> None:
+    # A tenth defaults, on any day of the week after the question; the others are known to have paid when it is over.
+    frame = served(28, per_day=100)
+    defaults = frame.index % 10 == 0
+    late = pd.to_timedelta(np.where(defaults, (frame.index // 10) % 8, 7), "D")
+    frame = frame.assign(label=defaults.astype(float), label_timestamp=frame["event_timestamp"] + late)
+    start = MONDAY - timedelta(days=7)
+
+    early = frame[(frame["event_timestamp"] < start) & (frame["label_timestamp"] < start)]
+    known = known_before(frame, start)
+
+    assert early["label"].mean() > 0.12
+    assert known["label"].mean() == pytest.approx(0.1, abs=0.002)
+    assert len(known) == 21 * 100
+    assert known["label"].count() == pytest.approx(14 * 100, abs=2)
+    nothing_in = frame.assign(label_timestamp=frame["label_timestamp"].where(frame["label"] > 1), label=np.nan)
+    assert not known_before(nothing_in, start)["label"].notna().any()
 
 
 def test_a_row_that_never_got_an_outcome_keeps_its_window_immature() -> None:

@@ -15,7 +15,7 @@ from evergreen.monitoring.backtest.play import Asked, Moment, Policy, Version, n
 from evergreen.monitoring.challenger import paired_by_day
 from evergreen.monitoring.performance import performance
 from evergreen.monitoring.policy import decide
-from evergreen.monitoring.windows import newest_mature
+from evergreen.monitoring.windows import known_before, newest_mature
 from evergreen.spec import ModelSpec
 from evergreen.types import (
     Cause,
@@ -74,8 +74,7 @@ def by_spec(
         if window is None:
             return Asked()
         inside = (frame["event_timestamp"] >= window.start) & (frame["event_timestamp"] < window.end)
-        earlier = frame[frame["event_timestamp"] < window.start]
-        earlier = earlier.assign(label=earlier["label"].where(earlier["label_timestamp"] < window.start))
+        earlier = known_before(frame, window.start)
         measured = performance(
             frame[inside],
             model=spec.name,
@@ -105,9 +104,8 @@ def by_spec(
             episode=decision.episode,
             remedy=decision.remedy,
         )
-        alarmed = decision.retrain and not decision.routine
         saw = any(alarm.trigger not in (Cause.AGE, Cause.VOLUME, Cause.FAULT) for alarm in decision.alarms)
-        return Asked(_admitted(moment, spec, decision), alarmed and saw, check)
+        return Asked(_admitted(moment, spec, decision), decision.alarmed and saw, check)
 
     return ask
 
@@ -181,10 +179,13 @@ def _cooling(moment: Moment, spec: ModelSpec) -> bool:
 
 
 def _evaluation(moment: Moment, spec: ModelSpec) -> Evaluation:
-    """The champion's figures on the last week it was trained before: what stands in for its gate."""
-    history = moment.history
+    """The champion's figures on the last days with rows that it was trained before: what stands in for its gate."""
+    history, length = moment.history, timedelta(days=spec.train.holdout_days)
     end = history.slots[moment.champion.learnt]
-    window = Window(start=end - timedelta(days=spec.train.holdout_days), end=end)
+    before = history.moments[history.moments < naive(end)]
+    while len(before) and before.max() < naive(end - length):  # nobody asked in those days
+        end -= length
+    window = Window(start=end - length, end=end)
     rows = (history.moments >= naive(window.start)) & (history.moments < naive(window.end))
     overall = score_rows(history.labels[rows], history.scores(moment.champion, moment.champion.learnt)[rows])
     return Evaluation(
