@@ -110,7 +110,10 @@ def drift_verdict(
 
 
 def permutations_for(features: int, level: float) -> int:
-    """So many draws that one feature alone, among this many, can be found at `level`."""
+    """So many draws that one feature alone, among this many, can be found at `level`.
+
+    At most `MOST_PERMUTATIONS`, with which one of very many is found only together with others.
+    """
     harmonic = sum(1 / k for k in range(1, features + 1))
     return min(math.ceil(2 * features * harmonic / level), MOST_PERMUTATIONS)
 

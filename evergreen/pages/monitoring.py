@@ -107,10 +107,11 @@ def _state(newest: WatchRecord | None) -> str:
     alarms = of_kind(newest.check.alarms, faults=False)
     if faults:
         kind, told = "fault", "The data is broken: retrains are held back until it is whole again."
-    elif newest.check.retrain:
-        kind, told = "alarm", "It alarms, and a retrain was asked for."
     elif alarms:
-        kind, told = "alarm", "It alarms; no retrain was asked for."
+        asked = f", and {newest.check.remedy} was asked for" if newest.check.retrain else "; no remedy was asked for"
+        kind, told = "alarm", f"It alarms{asked}."
+    elif newest.check.retrain:
+        kind, told = "quiet", f"Nothing alarms; {newest.check.remedy} was asked for, as at every check."
     else:
         kind, told = "quiet", "Nothing alarms."
     window = _window(newest.check.window)

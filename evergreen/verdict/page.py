@@ -131,10 +131,12 @@ def _slices(verdict: Verdict) -> Iterator[str]:
         return
     changes = slice_changes(verdict.evaluation, verdict.champion, verdict.confidence)
     judged = {check.name.removeprefix("slice ") for check in verdict.decision.checks if check.name.startswith("slice ")}
-    shown = [change for change in changes if change[0] in judged][:DRAWN_SLICES]
+    found = [change for change in changes if change[0] in judged]
+    shown, undrawn, too_small = found[:DRAWN_SLICES], len(found[DRAWN_SLICES:]), len(changes) - len(found)
     if not shown:
         return
-    left_out = f" {len(changes) - len(shown)} more have too few rows to be judged." if len(changes) > len(shown) else ""
+    left_out = f" {undrawn} more that were judged are not drawn." if undrawn else ""
+    left_out += f" {too_small} more have too few rows to be judged." if too_small else ""
     drawn = charts.forest([(name, f"{rows:,} rows", change) for name, rows, change in shown])
     yield (
         f'<h2>Slices</h2><div class="card"><p class="soft">Change of the {text(verdict.evaluation.overall.loss_name)} over the '

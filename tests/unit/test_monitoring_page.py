@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from evergreen.pages.monitoring import Monitored, render
 from evergreen.types import (
     Alarm,
@@ -14,6 +16,7 @@ from evergreen.types import (
     Interval,
     JournalEntry,
     PerformanceEstimate,
+    Remedy,
     RetrainRequest,
     SlicePerformance,
     WatchCheck,
@@ -89,6 +92,22 @@ def test_a_fault_looks_different_from_an_alarm() -> None:
     assert "tr class=alarmed" in page
     assert "broken data: pressure: is missing in 78% of 1,636 rows" in page
     assert "alarm: mean score 0.090" in page
+
+
+@pytest.mark.parametrize(
+    ("alarms", "retrain", "said"),
+    [
+        ([], False, '<div class="state quiet"><b>Nothing alarms.</b>'),
+        ([], True, '<div class="state quiet"><b>Nothing alarms; fine_tune was asked for, as at every check.</b>'),
+        ([an_alarm()], True, '<div class="state alarm"><b>It alarms, and fine_tune was asked for.</b>'),
+        ([an_alarm()], False, '<div class="state alarm"><b>It alarms; no remedy was asked for.</b>'),
+    ],
+)
+def test_the_newest_look_says_what_it_came_to(alarms: list[Alarm], retrain: bool, said: str) -> None:
+    record = a_record(0, alarms=alarms, retrain=retrain)
+    asked = record.check.model_copy(update={"remedy": Remedy.FINE_TUNE})
+
+    assert said in a_page(records=[record.model_copy(update={"check": asked})])
 
 
 def test_a_window_with_both_has_both_marks() -> None:
