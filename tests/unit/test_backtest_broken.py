@@ -3,16 +3,20 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from evergreen.errors import SpecError
 from evergreen.monitoring.backtest.broken import Looks, broken, late, require_known, some_slots
+from evergreen.monitoring.backtest.figures import results
 from evergreen.monitoring.backtest.play import play
-from evergreen.monitoring.backtest.policies import by_spec
+from evergreen.monitoring.backtest.policies import by_spec, every, never
+from evergreen.monitoring.backtest.rehearsals import real
 from evergreen.spec import InjectedFault
 from evergreen.types import Remedy
-from tests.unit.test_monitoring_backtest import FIRST, SPAN, a_spec, history, rows
+from tests.unit.test_monitoring_backtest import FIRST, SPAN, a_spec, history, rows, seconds
 
 INPUTS: dict[str, Any] = {"degrees": "numeric", "plan": "categorical"}
 FAULTS = (
@@ -58,6 +62,25 @@ def test_unbroken_looks_see_nothing() -> None:
 
     assert set(looks.seen) == set(range(1, 10))
     assert not any(looks.seen.values())
+
+
+def test_a_week_in_which_nobody_asked_stops_nothing() -> None:
+    frame, closed = with_inputs(), SPAN.slots[5]
+    asked = frame["event_timestamp"]
+    frame = frame[(asked < closed) | (asked >= SPAN.slots[6])].reset_index(drop=True)
+
+    def scores(slot: int, tuned: tuple[int, ...], _end: int) -> NDArray[np.float64]:
+        return np.asarray(1 / (1 + np.exp(-(frame["odds"].to_numpy() + 0.01 * max(slot, *tuned, 0)))))
+
+    past, looks = real(frame, SPAN, scores), Looks(frame, INPUTS, hourly)
+    spec = a_spec()
+    spec = spec.model_copy(update={"remedy": spec.remedy.model_copy(update={"routine": Remedy.FINE_TUNE})})
+    policies = {"never": never, "weekly": every(1), "file": by_spec(a_spec(), looks), "tuned": by_spec(spec)}
+    found = results({name: (past, play(past, policy), seconds) for name, policy in policies.items()})
+
+    assert looks.seen[6] == ()  # the week that is over then is the empty one
+    assert all(np.isfinite(one.curve).all() and np.isfinite(one.gain_share) for one in found)
+    assert {one.curve[5] for one in found} == {0.0}
 
 
 def test_a_fault_changes_its_own_column_alone() -> None:

@@ -66,7 +66,7 @@ class Looks:
         known = self.feeds(end)
         if self.put_in is not None and moment.slot in self.slots:
             window, known = broken(window, self.put_in, seed=moment.slot), late(known, self.put_in, end)
-        found = find_faults(learnt, earlier, window, self.inputs)
+        found = () if window.empty else find_faults(learnt, earlier, window, self.inputs)
         self.seen[moment.slot] = (*found, *late_feeds(known, end))
         return self.seen[moment.slot]
 

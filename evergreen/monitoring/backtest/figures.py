@@ -37,7 +37,7 @@ class Result:
     seconds: float
     """CPU time of all trainings, fine-tunes among them, had only this policy run."""
     curve: tuple[float, ...] = field(default=())
-    """(weeks,) log loss."""
+    """(weeks,) log loss; 0 in one in which nobody asked."""
 
 
 Seconds = Callable[[int, tuple[int, ...]], float]
@@ -63,7 +63,7 @@ def results(played: Mapping[str, tuple[History, Played, Seconds]]) -> list[Resul
                 gain_share=float((worst - total) / (worst - best)),
                 regret=float((total - best) / rows.sum()),
                 seconds=sum(seconds(*made) for made in sorted({(v.slot, v.tuned) for v in one.versions})),
-                curve=tuple((curves[name] / rows).tolist()),
+                curve=tuple((curves[name] / np.maximum(rows, 1)).tolist()),
             )
         )
     return found

@@ -32,6 +32,7 @@ class PolicyFigures(Fact):
     """Log loss above weekly retraining's."""
     training_seconds: float
     weekly_log_loss: tuple[float, ...]
+    """0 in a week in which nobody asked."""
     false_alarms: int | None = None
     """On shuffled copies, where every alarm is false; None where it was not asked."""
     null_weeks: int | None = None
