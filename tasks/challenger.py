@@ -8,7 +8,7 @@ from evergreen.errors import EvergreenError
 from evergreen.monitoring.backtest.rehearsals import cuts
 from evergreen.monitoring.challenger import paired_by_day
 from evergreen.spec import ModelSpec
-from evergreen.types import ChallengerReport, Fault
+from evergreen.types import ChallengerReport, Fault, TrainingSet
 from evergreen.wiring import code_revision, wiring
 from tasks.watch import Served
 
@@ -50,9 +50,16 @@ def _compared(spec: ModelSpec, served: Served) -> ChallengerReport | None:
     if learnt >= cut or inside.sum() < spec.monitor.min_labels:
         return None
 
-    def part(config: ModelSpec, base: Base | None, until: datetime) -> Part:
+    def known(until: datetime) -> TrainingSet:
+        """What a retrain that learnt up to then had: of a window that slides another one than today's."""
+        if spec.train.history_start is not None:
+            return training_set
+        as_of = min(served.as_of, until + timedelta(days=spec.train.holdout_days))
+        return build_training_set(wire.settings.data, spec, wire.features, as_of)
+
+    def part(config: ModelSpec, base: Base | None, snapshot: TrainingSet, until: datetime) -> Part:
         job = TrainingJob(
-            training_set=before(training_set, until),
+            training_set=before(snapshot, until),
             spec=config,
             code_revision=code_revision(),
             folder=str(wire.settings.home / "challengers"),
@@ -62,14 +69,14 @@ def _compared(spec: ModelSpec, served: Served) -> ChallengerReport | None:
 
     with Stage(1) as stage:
         if kind == "retrain":
-            newer, older = (stage.rehearse(part(cheaper(spec), None, until)) for until in (cut, learnt))
+            newer, older = (stage.rehearse(part(cheaper(spec), None, known(until), until)) for until in (cut, learnt))
             theirs, seconds = older.result().scores[inside], older.result().seconds
         else:
             folder = str(wire.registry.fetch(served.champion, wire.settings.models_cache))
             base = Base(uri=folder, digest=served.champion.artifact, since=cut - timedelta(days=spec.remedy.tune_days))
-            newer = stage.rehearse(part(spec.fine_tuning, base, cut))
+            newer = stage.rehearse(part(spec.fine_tuning, base, training_set, cut))
             predictor = Predictor.load(folder, served.champion.artifact)
-            theirs, seconds = predictor.score({name: rows[name].to_numpy()[inside] for name in predictor.inputs}), 0.0
+            theirs, seconds = predictor.score(predictor.columns(rows[inside])), 0.0
         mine = newer.result()
     moments = asked.to_numpy(dtype="datetime64[us]")[inside]
     found = paired_by_day(spec.model.task, moments, rows["label"].to_numpy(float)[inside], mine.scores[inside], theirs)

@@ -52,7 +52,8 @@ def judge_variant(spec: ModelSpec, parent: ModelVersion, variant: TrainedModel, 
     of_parent = evaluate_artifact(spec, folder, parent.artifact, training_set)
     of_variant = evaluate_candidate.fn(spec, variant, training_set)
     beside = compare(folder, variant.uri, training_set, name)
-    judged = decide(of_variant, of_parent, spec.gate, footprint=measure.fn(variant, training_set))
+    footprint, baselines = measure.fn(variant, training_set), registry.baselines(parent)  # of the same rows
+    judged = decide(of_variant, of_parent, spec.gate, baselines, footprint=footprint)
     decision = GateDecision(checks=(*judged.checks, *beside))
     tags = {"evergreen.parent": str(parent.version), "evergreen.variant": name}
     return registry.register(variant, of_variant, of_parent, decision, Cause.PERSON, spec, tags)
@@ -66,7 +67,7 @@ def compare(parent: str, variant: str, training_set: TrainingSet, name: str) -> 
 
     sides = [Predictor.load(parent), Predictor.load(variant)]
     rows = load_training_set(training_set).tail(TIMED_ROWS)
-    columns = {column: rows[column].to_numpy() for column in sides[0].inputs}
+    columns = sides[0].columns(rows)
     said, expected = sides[1].score(columns), sides[0].score(columns)
     furthest = float(np.abs(said - expected).max() / (np.abs(expected).max() or 1.0))
     milliseconds: list[list[float]] = [[], []]

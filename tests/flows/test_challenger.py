@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from evergreen.types import TrainedModel
 from evergreen.wiring import Wiring
 from flows.materialize import materialize
 from flows.score_batch import score_batch
@@ -41,3 +42,22 @@ def test_a_watch_holds_a_challenger_beside_the_champion_and_finds_it_again(
     assert len(made) == (1 if kind == "fine_tune" else 2)
     assert sorted((world.settings.home / "challengers").glob("*.npz")) == made
     assert told in again.reasons
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_where_the_window_slides_both_networks_know_as_much(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec("history_start = 2013-01-01", "window_days = 28")
+    rewrite_spec("min_label_share = 0.8", 'min_label_share = 0.8\nchallenger = "retrain"\nmin_labels = 300')
+    end = FIRST + 2 * WEEK + timedelta(days=1)
+    materialize(MODEL, end)
+    score_batch(FIRST, end, MODEL)
+
+    watch(MODEL, end)
+
+    results = (world.settings.home / "challengers").glob("*/result.json")
+    sets = [TrainedModel.model_validate_json(path.read_text()).training_set for path in results]
+    newer, older = sorted((one.holdout.start - one.window.start for one in sets), reverse=True)
+    assert newer == older == timedelta(days=28 - 7)

@@ -48,3 +48,16 @@ def test_a_variant_that_costs_accuracy_is_refused(world: Wiring) -> None:
 
     assert not version.passed  # the same answers are no better
     assert any("log loss" in reason for reason in version.reasons)
+
+
+def test_a_variant_earns_its_place_beside_the_baselines_of_its_parent(world: Wiring) -> None:
+    from tasks.optimise import judge_variant, make_variant
+
+    spec = world.spec(MODEL)
+    compared = spec.model_copy(update={"gate": spec.gate.model_copy(update={"baseline_margin": 1.0})})
+    parent = world.registry.servable(MODEL, 1)
+
+    version = judge_variant.fn(compared, parent, make_variant.fn(parent, "pruned"), "pruned")
+
+    (baseline,) = [check for check in world.registry.judgement(version)[2].checks if check.name == "baseline"]
+    assert baseline.passed, baseline.reason
