@@ -120,7 +120,7 @@ def network(
     model = train(job, on_line=lambda _: None)
     costs = {"wall_seconds": time.monotonic() - wall, "cpu_seconds": children_cpu_seconds() - cpu}
     predictor = Predictor.load(model.uri, model.digest)
-    scores = predictor.score({name: test[name].to_numpy() for name in predictor.inputs})
+    scores = predictor.score(predictor.columns(test))
     shutil.rmtree(job.path)
     return scores, costs
 

@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from evergreen.errors import ArtifactError
+from evergreen.errors import ArtifactError, DataError
 from evergreen.gate import decide
 from evergreen.monitoring.windows import sample_by_day
 from evergreen.spec import GateConfig, ModelSpec
@@ -62,7 +62,9 @@ def evaluate_champion(spec: ModelSpec, training_set: TrainingSet) -> Evaluation 
     wire = wiring()
     made = wire.registry.candidate(champion)
     folder = wire.registry.fetch(champion, wire.settings.models_cache)
-    found = evaluate_artifact(spec, str(folder), champion.artifact, training_set)
+    found = evaluate_artifact(
+        spec, str(folder), champion.artifact, training_set, own_service=made.training_set.feature_service
+    )
     # A recalibrated one learnt last after its weights did.
     return found.model_copy(update={"learnt_until": max(made.weights_until, made.training_set.holdout.start)})
 
@@ -137,16 +139,27 @@ def champion_of(spec: ModelSpec) -> ModelVersion | None:
     return wiring().registry.version(spec.name, release.champion)
 
 
-def evaluate_artifact(spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet) -> Evaluation:
-    """Score the holdout of `training_set` with the artifact at `uri`; raises `ArtifactError` when its bytes changed, or
-    it answers another task than the spec's."""
-    return evaluate_rows(spec, uri, digest, training_set, _held_out(training_set), spec.data.slices)
+def evaluate_artifact(
+    spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet, own_service: str | None = None
+) -> Evaluation:
+    """Score the holdout of `training_set` with the artifact at `uri`.
+
+    What the set's rows lack is joined from `own_service`, the one the artifact was trained on. Raises `DataError` where it reads
+    what neither has, `ArtifactError` when its bytes changed, or it answers another task than the spec's.
+    """
+    return evaluate_rows(spec, uri, digest, training_set, _held_out(training_set), spec.data.slices, own_service)
 
 
 def evaluate_rows(
-    spec: ModelSpec, uri: str, digest: Digest, training_set: TrainingSet, rows: "DataFrame", slices: Sequence[str]
+    spec: ModelSpec,
+    uri: str,
+    digest: Digest,
+    training_set: TrainingSet,
+    rows: "DataFrame",
+    slices: Sequence[str],
+    own_service: str | None = None,
 ) -> Evaluation:
-    """Score some rows of `training_set`; raises `ArtifactError` as `evaluate_artifact` does."""
+    """Score some rows of `training_set`; see `evaluate_artifact`."""
     from evergreen.evaluation import evaluate, sound
     from evergreen.reliability import reliability
     from evergreen.training.predictor import Predictor
@@ -157,7 +170,9 @@ def evaluate_rows(
             f"the artifact {digest[:19]}… of {spec.name} is a {predictor.task} model, but [model].task is now "
             f"{spec.model.task!r}: another question needs a model of another name. Copy the file under one, or put the task back."
         )
-    scores, unsound = sound(spec.model.task, predictor.score(_columns(predictor, rows)))
+    if own_service is not None:
+        rows = _with_inputs(spec, predictor, rows, own_service)
+    scores, unsound = sound(spec.model.task, predictor.score(predictor.columns(rows)))
     found = evaluate(
         model=spec.name,
         artifact=digest,
@@ -173,6 +188,26 @@ def evaluate_rows(
     return found.model_copy(update={"reliability": bins, "unsound_scores": unsound})
 
 
+def _with_inputs(spec: ModelSpec, predictor: "Predictor", rows: "DataFrame", service: str) -> "DataFrame":
+    """The rows with what the model reads and the spec no longer gives, as known when each was asked about."""
+    from evergreen.adapters.feature_tables import read_asked
+
+    missing = [name for name in predictor.inputs if name not in rows]
+    if not missing:
+        return rows
+    wire = wiring()
+    asked = rows[["example_id", "event_timestamp"]].assign(prediction_id=rows["example_id"])
+    joined = wire.features.historical(service, read_asked(wire.settings.data, spec, asked)).set_index("example_id")
+    gone = [name for name in missing if name not in joined]
+    if gone:
+        raise DataError(
+            f"the champion of {spec.name!r} reads {gone}, which neither the model's file nor feature service {service!r} gives "
+            "any more, so no candidate can be held against it. Put them back; where they are gone for good, copy the file "
+            "under another name: the first version of a model needs no champion."
+        )
+    return rows.assign(**{name: joined[name].reindex(rows["example_id"]).to_numpy() for name in missing})
+
+
 def _attribution(spec: ModelSpec, candidate: TrainedModel, training_set: TrainingSet) -> Attribution | None:
     from evergreen.attribution import attribute
     from evergreen.training.predictor import Predictor
@@ -181,7 +216,7 @@ def _attribution(spec: ModelSpec, candidate: TrainedModel, training_set: Trainin
         return None
     predictor, seed = Predictor.load(candidate.uri, candidate.digest), spec.train.seed
     rows = sample_by_day(_held_out(training_set), spec.gate.attribution_rows, seed=seed)
-    columns = _columns(predictor, rows)
+    columns = predictor.columns(rows)
     return attribute(predictor.score, columns, rows["label"], _days(rows), spec.model.task, seed=seed)
 
 
@@ -194,7 +229,7 @@ def _groups(spec: ModelSpec, candidate: TrainedModel, training_set: TrainingSet)
     if fairness is None:
         return {}
     predictor, rows = Predictor.load(candidate.uri, candidate.digest), _held_out(training_set)
-    scores, _ = sound(task_of, predictor.score(_columns(predictor, rows)))
+    scores, _ = sound(task_of, predictor.score(predictor.columns(rows)))
     names = rows[fairness.column].tolist()
     return count_groups(names, rows["label"], scores, _days(rows), threshold=fairness.threshold, task=task_of)
 
@@ -204,10 +239,6 @@ def _held_out(training_set: TrainingSet) -> "DataFrame":
 
     rows = load_training_set(training_set)
     return rows[rows["event_timestamp"] >= training_set.holdout.start]
-
-
-def _columns(predictor: "Predictor", rows: "DataFrame") -> "dict[str, NDArray[Any]]":
-    return {name: rows[name].to_numpy() for name in predictor.inputs}
 
 
 def _days(rows: "DataFrame") -> "NDArray[np.datetime64]":

@@ -23,5 +23,6 @@ def rival_of(spec: ModelSpec, training_set: TrainingSet) -> Rival | None:
     if rows.empty:
         return None
     folder = wire.registry.fetch(champion, wire.settings.models_cache)
-    scored = evaluate_rows(spec, str(folder), champion.artifact, training_set, rows, slices=())
+    service = trained_on.feature_service
+    scored = evaluate_rows(spec, str(folder), champion.artifact, training_set, rows, slices=(), own_service=service)
     return Rival(version=champion.version, margin=spec.train.abandon_margin, by_day=scored.overall.by_day)

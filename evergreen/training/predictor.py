@@ -162,6 +162,16 @@ class Predictor:
         """Names of the classes it gives probabilities for, in order; empty unless it is multiclass."""
         return self.description.label.classes
 
+    def columns(self, rows: "pd.DataFrame") -> dict[str, NDArray[Any]]:
+        """What it reads of a frame, each (rows,); raises `DataError` naming what is not there."""
+        missing = [name for name in self.inputs if name not in rows]
+        if missing:
+            raise DataError(
+                f"a model of {self.description.model!r} reads {missing}, which are not among the rows' columns. Put them back "
+                "into its feature service ([data].feature_service and entity_features)."
+            )
+        return {name: rows[name].to_numpy() for name in self.inputs}
+
     def score(self, columns: Mapping[str, Column]) -> NDArray[np.float64]:
         """Answers from columns of equal length; other columns are ignored.
 

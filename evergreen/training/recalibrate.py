@@ -36,7 +36,8 @@ def recalibrate(
     """Fit on `rows` of `training_set`, see `unlearnt`, and write the artifact below `folder`.
 
     `champion` is the folder of the artifact `made` describes. Its own recalibration, if it has one, gives way to the new
-    one. Raises `DataError` where it is not a model of two classes, `ArtifactError` where its bytes are not the expected ones.
+    one. Raises `DataError` where it is not a model of two classes or reads what `rows` do not have, `ArtifactError` where its
+    bytes are not the expected ones.
     """
     started, used = time.monotonic(), time.process_time()
     predictor = Predictor.load(champion, made.digest)
@@ -47,7 +48,7 @@ def recalibrate(
         )
     fitted = fit_recalibration(
         rows["label"].to_numpy(dtype=float),
-        predictor.unmoved({name: rows[name].to_numpy() for name in predictor.inputs}),
+        predictor.unmoved(predictor.columns(rows)),
     )
     lineage = _lineage(predictor.description.lineage, made.digest, training_set, code_revision)
     described = predictor.description.model_copy(update={"recalibration": fitted, "lineage": lineage})

@@ -11,6 +11,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import Artifact
 
 from evergreen.errors import DataError, FeatureServiceMissing, InvalidTransition, ReleaseConflict, UnknownModel
+from evergreen.training.run.launch import train
 from evergreen.types import Cause, Outcome, ReleaseDecision, Window
 from evergreen.wiring import Wiring
 from flows.materialize import materialize
@@ -19,9 +20,11 @@ from flows.retrain import retrain
 from flows.roll_out import roll_out
 from flows.score_batch import score_batch
 from flows.watch import watch
+from tasks.gate import evaluate_artifact
 from tasks.release import EVENT, apply_decision, kept_out
 from tests.factories import a_trained_model
 from tests.flow_worlds import FIRST, living_in
+from tests.training_factories import a_job, a_training_set
 
 MODEL = "flight_delay"
 WEEK = timedelta(days=7)
@@ -210,6 +213,25 @@ def test_a_training_that_cannot_beat_the_champion_is_given_up_and_the_champion_s
     assert run.info.status == "KILLED"
     assert run.data.metrics["cost/device_seconds"] > 1.0
     assert "given up after epoch 1" in str(artifacts_of(outcome.request.request_id)["training"].data)
+
+
+def test_a_champion_is_judged_by_what_it_reads_when_the_model_no_longer_does(
+    world: Wiring, rewrite_spec: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    rewrite_spec('entity_features = ["carrier", "origin", "dest"]', 'entity_features = ["carrier", "origin"]')
+
+    outcome = retrain(MODEL, FIRST + WEEK)
+
+    assert outcome.version is not None
+    assert "dest" not in world.registry.training_set(outcome.version).features
+    shown = artifacts_of(outcome.request.request_id)["gate"]
+    assert "not_worse_than_champion" in str(shown.data)
+
+    stranger = train(a_job(tmp_path, a_training_set(tmp_path)), lambda _: None)
+    with pytest.raises(DataError, match=r"reads .*'delay'.* which neither the model's file nor feature service"):
+        evaluate_artifact(
+            world.spec(MODEL), stranger.uri, stranger.digest, world.registry.training_set(outcome.version), MODEL
+        )
 
 
 def test_a_decision_about_another_revision_changes_nothing(world: Wiring) -> None:
