@@ -197,11 +197,13 @@ def online(settings: Settings, repeat: int) -> Figures:
     features = Features(settings)
     features.apply()
     moment = datetime(2013, 11, 20, 15, tzinfo=UTC)
-    first = timed(lambda: features.materialize(moment))
+    first = timed(lambda: features.materialize("flights", moment))
     database = sqlite3.connect(settings.home / "online.db")
     names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     written = sum(database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names)
-    daily = min(timed(partial(features.materialize, moment + timedelta(days=n))) for n in range(1, 1 + repeat))
+    daily = min(
+        timed(partial(features.materialize, "flights", moment + timedelta(days=n))) for n in range(1, 1 + repeat)
+    )
     figures = {
         "materialize_first_values": float(written),
         "materialize_first_cpu_seconds": first,

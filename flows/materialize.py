@@ -20,4 +20,4 @@ def materialize(model: str = "flight_delay", as_of: datetime | None = None) -> N
     spec = wiring().spec(model)
     at = moment(as_of)
     refresh_features(spec, at)
-    refresh_online(at)
+    refresh_online(spec, at)

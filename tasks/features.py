@@ -33,6 +33,6 @@ def refresh_features(spec: ModelSpec, as_of: datetime) -> None:
 
 
 @task(retries=2, retry_delay_seconds=5)
-def refresh_online(as_of: datetime) -> None:
-    """Bring the online store up to `as_of`."""
-    wiring().features.materialize(as_of)
+def refresh_online(spec: ModelSpec, as_of: datetime) -> None:
+    """Bring what the online store holds of the spec's domain up to `as_of`."""
+    wiring().features.materialize(spec.data.domain, as_of)

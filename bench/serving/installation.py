@@ -134,7 +134,7 @@ def _installed(home: Path, store: Store, model: TrainedModel) -> Installation:
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir(parents=True)
     (own / "data").symlink_to(home.absolute() / "data")
-    wiring.features.materialize(MOMENT)
+    wiring.features.materialize("flights", MOMENT)
     spec = wiring.spec(MODEL)
     from tasks.gate import evaluate_artifact  # Prefect's import; only once
 

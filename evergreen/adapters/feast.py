@@ -102,11 +102,8 @@ class Features:
 
     def apply(self) -> None:
         """Register what every domain's `definitions.py` defines. Doing it again changes nothing."""
-        found: list[Any] = []
-        for path in sorted(self._repo.glob("*/definitions.py")):
-            module = importlib.import_module(f"{self._repo.name}.{path.parent.name}.definitions")
-            # Feast writes what was materialized into the objects it is given, so it is given copies.
-            found.extend(copy.deepcopy(value) for value in vars(module).values() if isinstance(value, _DEFINED))
+        # Feast writes what was materialized into the objects it is given, so it is given copies.
+        found = [copy.deepcopy(one) for path in sorted(self._repo.glob("*/definitions.py")) for one in _defined(path)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # "on-demand views are experimental"
             self._store.apply(found)
@@ -158,12 +155,14 @@ class Features:
         ]
         return tuple(sorted(set.intersection(*ends))) if ends else ()
 
-    def materialize(self, as_of: datetime) -> None:
-        """Bring the online store up to `as_of`: everything the first time, then what became known since.
+    def materialize(self, domain: str, as_of: datetime) -> None:
+        """Bring a domain's views, whose tables are built up to `as_of`, there too: all at first, then what became known since.
 
-        A view that is already there or further is left alone: an online store does not go back in time.
+        No other domain's: for Feast a span is done once it was looked at, and rows built for it later would never be
+        served. A view that is already there or further is left alone: an online store does not go back in time.
         """
-        ends = {view.name: view.most_recent_end_time for view in self._store.list_feature_views()}
+        mine = {one.name for one in _defined(self._repo / domain / "definitions.py") if isinstance(one, FeatureView)}
+        ends = {view.name: view.most_recent_end_time for view in self._store.list_feature_views() if view.name in mine}
         first = [name for name, end in ends.items() if end is None]
         behind = [name for name, end in ends.items() if end is not None and _aware(end) < as_of]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # bars and banners
@@ -234,6 +233,11 @@ class Features:
         }
         kinds: dict[str, Kind] = {f.name: "categorical" if f.dtype == String else "numeric" for f in fields}
         return _Plan(tuple(stored), tuple(map(computing, on_demand)), request, kinds)
+
+
+def _defined(definitions: Path) -> list[Any]:
+    module = importlib.import_module(".".join(definitions.with_suffix("").parts[-3:]))
+    return [value for value in vars(module).values() if isinstance(value, _DEFINED)]
 
 
 def _stored(view: FeatureView, features: Sequence[str]) -> StoredView:

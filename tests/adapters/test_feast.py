@@ -1,6 +1,7 @@
 """The feature store as the rest of the system uses it: registration, freshness, and law 2 on a thousand real flights."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 from evergreen.adapters import feature_tables
 from evergreen.adapters.feast import Features, _without_nan
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
-from evergreen.settings import Settings
+from evergreen.settings import ROOT, Settings
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.types import Window
 from tests.flights_history import END, features, history
 
 SERVICE = "flight_delay"
+DOMAIN = "flights"
 MOMENTS = [
     datetime(2013, 2, 8, 20, 7, tzinfo=UTC),  # a storm begins
     datetime(2013, 2, 9, 14, 0, tzinfo=UTC),  # and has closed the airports
@@ -96,7 +98,7 @@ def mismatches(features: Features, examples: pd.DataFrame, moment: datetime) -> 
 
 def test_a_thousand_served_rows_equal_their_training_rows(history: Settings, spec: ModelSpec, fresh: Features) -> None:
     for moment in MOMENTS:
-        fresh.materialize(moment)
+        fresh.materialize(DOMAIN, moment)
         assert mismatches(fresh, asked_at(history, spec, moment, 200), moment) == []
 
 
@@ -104,7 +106,7 @@ def test_rows_served_from_redis_equal_their_training_rows(
     history: Settings, spec: ModelSpec, on_redis: Features
 ) -> None:
     for moment in MOMENTS[:2]:
-        on_redis.materialize(moment)
+        on_redis.materialize(DOMAIN, moment)
         assert mismatches(on_redis, asked_at(history, spec, moment, 100), moment) == []
 
 
@@ -112,7 +114,7 @@ def test_values_that_outlived_their_view_are_not_served_and_neither_is_what_is_m
     history: Settings, spec: ModelSpec, fresh: Features
 ) -> None:
     moment = MOMENTS[3]
-    fresh.materialize(moment)
+    fresh.materialize(DOMAIN, moment)
     examples = asked_at(history, spec, moment, 50)
 
     later = fresh.online(SERVICE, columns(examples, fresh), moment + timedelta(hours=37))
@@ -128,7 +130,7 @@ def test_values_that_outlived_their_view_are_not_served_and_neither_is_what_is_m
 def test_values_from_after_the_moment_asked_about_are_not_served(
     history: Settings, spec: ModelSpec, fresh: Features
 ) -> None:
-    fresh.materialize(MOMENTS[3])
+    fresh.materialize(DOMAIN, MOMENTS[3])
     examples = asked_at(history, spec, MOMENTS[1], 20)
 
     answer = fresh.online(SERVICE, columns(examples, fresh), MOMENTS[1])
@@ -138,7 +140,7 @@ def test_values_from_after_the_moment_asked_about_are_not_served(
 
 
 def test_an_unknown_airport_is_answered_from_nothing_and_named(fresh: Features) -> None:
-    fresh.materialize(MOMENTS[0])
+    fresh.materialize(DOMAIN, MOMENTS[0])
     rows: dict[str, list[Any]] = {
         "origin": ["EWR", "XXX", None],
         "dest": ["ORD", "ORD", "ORD"],
@@ -173,7 +175,7 @@ def test_an_unknown_airport_is_answered_from_nothing_and_named(fresh: Features) 
 def test_unknown_is_a_key_never_seen_in_its_own_view_and_not_a_new_combination(
     fresh: Features, change: dict[str, str], unknown: bool
 ) -> None:
-    fresh.materialize(MOMENTS[0])
+    fresh.materialize(DOMAIN, MOMENTS[0])
     times = {"scheduled_departure": ["2013-02-08T22:07:00Z"], "scheduled_arrival": ["2013-02-09T00:37:00Z"]}
     keys = {"origin": "EWR", "dest": "ORD", "carrier": "UA", "tailnum": "N14228"} | change
     rows: dict[str, list[Any]] = {"distance": [719.0], **times, **{key: [value] for key, value in keys.items()}}
@@ -186,14 +188,14 @@ def test_unknown_is_a_key_never_seen_in_its_own_view_and_not_a_new_combination(
 
 
 def test_an_online_store_does_not_go_back_in_time(history: Settings, spec: ModelSpec, fresh: Features) -> None:
-    fresh.materialize(MOMENTS[1])
-    fresh.materialize(MOMENTS[0])
+    fresh.materialize(DOMAIN, MOMENTS[1])
+    fresh.materialize(DOMAIN, MOMENTS[0])
 
     assert mismatches(fresh, asked_at(history, spec, MOMENTS[1], 20), MOMENTS[1]) == []
 
 
 def test_applying_again_keeps_what_was_materialized(history: Settings, spec: ModelSpec, fresh: Features) -> None:
-    fresh.materialize(MOMENTS[0])
+    fresh.materialize(DOMAIN, MOMENTS[0])
     fresh.apply()
 
     assert mismatches(fresh, asked_at(history, spec, MOMENTS[0], 20), MOMENTS[0]) == []
@@ -202,11 +204,11 @@ def test_applying_again_keeps_what_was_materialized(history: Settings, spec: Mod
 def test_two_installations_in_one_process_do_not_know_of_each_other(
     history: Settings, spec: ModelSpec, fresh: Features, tmp_path: Path
 ) -> None:
-    fresh.materialize(MOMENTS[3])
+    fresh.materialize(DOMAIN, MOMENTS[3])
     fresh.apply()
     other = a_store(history, tmp_path / "other")
 
-    other.materialize(MOMENTS[0])
+    other.materialize(DOMAIN, MOMENTS[0])
 
     assert mismatches(other, asked_at(history, spec, MOMENTS[0], 20), MOMENTS[0]) == []
 
@@ -214,7 +216,7 @@ def test_two_installations_in_one_process_do_not_know_of_each_other(
 def test_another_process_of_the_same_installation_answers_the_same(
     history: Settings, spec: ModelSpec, fresh: Features, tmp_path: Path
 ) -> None:
-    fresh.materialize(MOMENTS[0])
+    fresh.materialize(DOMAIN, MOMENTS[0])
     other = Features(Settings(home=tmp_path / "home"))
 
     assert mismatches(other, asked_at(history, spec, MOMENTS[0], 20), MOMENTS[0]) == []
@@ -253,7 +255,7 @@ def test_a_row_without_a_column_it_needs_is_refused_by_name(features: Features) 
     ("column", "value"), [("scheduled_departure", "yesterday"), ("distance", "far"), ("distance", None)]
 )
 def test_a_value_that_cannot_be_read_is_refused_by_name(fresh: Features, column: str, value: Any) -> None:
-    fresh.materialize(MOMENTS[0])
+    fresh.materialize(DOMAIN, MOMENTS[0])
     rows = {"origin": ["EWR"], "dest": ["ORD"], "carrier": ["UA"], "tailnum": ["N14228"]}
     times = {"scheduled_departure": ["2013-02-08T22:07:00Z"], "scheduled_arrival": ["2013-02-09T00:37:00Z"]}
 
@@ -270,6 +272,59 @@ def test_the_moments_of_all_refreshes_are_known(fresh: Features) -> None:
     assert fresh.refreshes(SERVICE) == ()
 
     for moment in MOMENTS[:2]:
-        fresh.materialize(moment)
+        fresh.materialize(DOMAIN, moment)
 
     assert fresh.refreshes(SERVICE) == tuple(MOMENTS[:2])
+
+
+def two_domains(folder: Path) -> Path:
+    """A feature repository of `bikes` and `trams`: a view of their name each, of one key and one value."""
+    repo = folder / f"repo_{folder.name}"  # a name of its own: a process imports a package once
+    for domain in ("bikes", "trams"):
+        (repo / domain).mkdir(parents=True)
+        (repo / domain / "definitions.py").write_text(
+            f"""
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Float64, String
+
+key = Entity(name="{domain}_key", value_type=ValueType.STRING)
+view = FeatureView(
+    name="{domain}",
+    entities=[key],
+    schema=[Field(name="{domain}_key", dtype=String), Field(name="{domain}_value", dtype=Float64)],
+    source=FileSource(name="{domain}", path="features/{domain}/*.parquet", timestamp_field="event_timestamp"),
+)
+service = FeatureService(name="{domain}", features=[view])
+"""
+        )
+    shutil.copy(ROOT / "feature_repo" / "feature_store.yaml", repo)
+    return repo
+
+
+def build(data: Path, domain: str, at: datetime, value: float) -> None:
+    """The feature table of one of `two_domains` gets its row of a day."""
+    folder = data / "features" / domain
+    folder.mkdir(parents=True, exist_ok=True)
+    row = {f"{domain}_key": ["a"], f"{domain}_value": [value], "event_timestamp": pd.to_datetime([at]).as_unit("us")}
+    pd.DataFrame(row).to_parquet(folder / f"day={at:%Y-%m-%d}.parquet", index=False)
+
+
+def test_a_domain_is_served_what_was_built_after_another_was_brought_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path / "home", feature_repo=two_domains(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    features = Features(settings)
+    features.apply()
+    moment, row = MOMENTS[0], {"trams_key": ["a"]}
+
+    build(settings.data, "bikes", moment - timedelta(hours=2), 1.0)
+    features.materialize("bikes", moment - timedelta(hours=1))  # of trams there is no table yet
+    build(settings.data, "trams", moment - timedelta(days=2), 2.0)
+    features.materialize("trams", moment - timedelta(days=1))
+    features.materialize("bikes", moment)
+    build(settings.data, "trams", moment - timedelta(hours=2), 3.0)
+    features.materialize("trams", moment)
+
+    assert features.online("trams", row, moment).columns == {"trams_value": [3.0]}
+    assert features.online("bikes", {"bikes_key": ["a"]}, moment).columns == {"bikes_value": [1.0]}

@@ -301,7 +301,7 @@ def test_flights_are_looked_up_as_feast_would(
     kind: str, request: pytest.FixtureRequest, history: Settings, spec: ModelSpec
 ) -> None:
     features: Features = request.getfixturevalue(kind)
-    features.materialize(MOMENTS[3])
+    features.materialize("flights", MOMENTS[3])
     rows = columns(asked_at(history, spec, MOMENTS[3], 100), features)
     rows["tailnum"][:3] = ["N0NE", "", None]
     rows["origin"][3], rows["dest"][4] = "XXX", "XXX"

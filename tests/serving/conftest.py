@@ -29,7 +29,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wiring]:
     (specs / "strict.toml").write_text(strict)
     wiring = Wiring(Settings(home=home, models_dir=specs, serving_poll_seconds=0.05))
     write_feature_tables(wiring.settings.data)
-    wiring.features.materialize(NOON)
+    wiring.features.materialize("flights", NOON)
     for number, passed in ((1, True), (2, True), (3, False)):
         register(wiring, "flight_delay", seed=number, passed=passed)
     register(wiring, "strict", seed=4)
