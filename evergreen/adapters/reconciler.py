@@ -31,6 +31,9 @@ class Registry(Protocol):
     def mirrored(self, model: str) -> tuple[dict[str, int], Release | None]:
         """What is shown."""
 
+    def version(self, model: str, number: int) -> ModelVersion:
+        """Raises `UnknownModel` where there is none, `ArtifactError` where it was never judged."""
+
     def servable(self, model: str, number: int) -> ModelVersion:
         """Raises `ArtifactError` or `UnknownModel` where the version may not serve."""
 
@@ -57,15 +60,17 @@ def show(engine: Engine, registry: Registry, model: str) -> Release | None:
     return shown
 
 
-def differences(release: Release, aliases: dict[str, int], told: Release | None) -> Iterator[Finding]:
-    """How what MLflow shows differs from the release.
+def differences(
+    release: Release, aliases: dict[str, int], told: Release | None, deleted: set[int]
+) -> Iterator[Finding]:
+    """How what MLflow shows differs from the release, of whose versions those in `deleted` have no alias any more.
 
     The mirror writes its tag last. An alias that differs though the tag tells of this revision was moved by hand; under an
     older tag it is a step that was not finished, unless the alias says what neither revision does.
     """
     for alias in ALIASES:
         number, shown = getattr(release, alias), aliases.get(alias)
-        if number == shown:
+        if shown == (None if number in deleted else number):
             continue
         before = None if told is None else getattr(told, alias)
         by_hand = told == release or shown != before
@@ -95,7 +100,7 @@ def _reconcile(engine: Engine, registry: Registry, model: str) -> Iterator[Findi
         return
     try:
         aliases, told = registry.mirrored(model)
-        found = tuple(differences(release, aliases, told))
+        found = tuple(differences(release, aliases, told, _deleted(registry, release, aliases)))
     except UnknownModel as error:
         yield Finding(model=model, kind="not_servable", repaired=False, reason=str(error))
         return
@@ -111,15 +116,31 @@ def _reconcile(engine: Engine, registry: Registry, model: str) -> Iterator[Findi
                 ReleaseStore(session).note(
                     model, action="moved_by_hand", actor="reconciler", reason=by_hand, request=seen
                 )
-        # An alias may stand on a version that was deleted; the next look tells.
+        # The model may have been deleted meanwhile; the next look tells.
         with suppress(UnknownModel):
             show(engine, registry, model)
         yield from found
     yield from _not_servable(registry, release)
 
 
+def _deleted(registry: Registry, release: Release, aliases: dict[str, int]) -> set[int]:
+    """Versions of the release that the registry holds no more, of those whose alias is not there."""
+    deleted = set()
+    for alias in ALIASES:
+        number = getattr(release, alias)
+        if number is None or number == aliases.get(alias):
+            continue
+        try:
+            registry.version(release.model, number)
+        except UnknownModel:
+            deleted.add(number)
+        except ArtifactError:  # there, and `_not_servable` says what is wrong with it
+            pass
+    return deleted
+
+
 def _not_servable(registry: Registry, release: Release) -> Iterator[Finding]:
-    for number in (release.champion, release.challenger):
+    for number in (release.champion, release.challenger, release.previous):
         if number is None:
             continue
         try:

@@ -574,6 +574,20 @@ def test_the_aliases_mirror_the_release_and_mirroring_twice_changes_nothing(
     ]
 
 
+def test_an_alias_whose_version_was_deleted_is_passed_over_and_shows_no_other(
+    registry: ModelRegistry, settings: Settings, tmp_path: Path
+) -> None:
+    for content in "abc":
+        register(registry, a_candidate(tmp_path, content))
+    registry.mirror(a_release(champion=3))
+    client(settings).delete_model_version("flight_delay", "1")
+    release = a_release(champion=1, challenger=2, previous=3)
+
+    registry.mirror(release)
+
+    assert registry.mirrored("flight_delay") == ({"challenger": 2, "previous": 3}, release)
+
+
 def test_a_version_that_does_not_exist_is_an_unknown_model(registry: ModelRegistry, candidate: TrainedModel) -> None:
     register(registry, candidate)
 

@@ -186,6 +186,39 @@ def test_a_released_version_that_may_not_serve_is_told_and_left(engine: Engine, 
     assert "did not pass its gate" in finding.reason
 
 
+def test_a_version_that_somebody_deleted_is_told_at_every_look_and_its_alias_is_not_journalled(
+    engine: Engine, registry: ModelRegistry, settings: Settings
+) -> None:
+    change(engine, 1)
+    release = change(engine, 2, share=1.0)
+    registry.mirror(release)
+    client(settings).delete_model_version(MODEL, "1")
+
+    for _ in range(2):
+        (finding,) = reconcile(engine, registry)
+        assert (finding.kind, finding.repaired) == ("not_servable", False)
+        assert "holds no version 1" in finding.reason
+
+    assert registry.mirrored(MODEL) == ({"champion": 2}, release)
+    with Session(engine) as session:
+        assert [entry.action for entry in ReleaseStore(session).journal(MODEL)] == ["start", "start"]
+
+
+def test_a_step_that_died_is_finished_though_a_version_of_it_was_deleted(
+    engine: Engine, registry: ModelRegistry, settings: Settings
+) -> None:
+    change(engine, 1)
+    registry.mirror(change(engine, 2, share=1.0))
+    client(settings).delete_model_version(MODEL, "1")
+    release = change(engine, 3)
+
+    found = reconcile(engine, registry)
+
+    assert {finding.kind for finding in found if finding.repaired} == {"half_done"}
+    assert registry.mirrored(MODEL) == ({"champion": 2, "challenger": 3}, release)
+    assert set(kinds(reconcile(engine, registry))) == {"not_servable"}
+
+
 def test_a_model_the_registry_never_held_is_told(engine: Engine, settings: Settings) -> None:
     change(engine, 1)
 

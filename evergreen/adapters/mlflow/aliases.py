@@ -17,7 +17,8 @@ RELEASE_TAG = "evergreen.release"
 def mirror(client: MlflowClient, release: Release, *, tag_alone: bool = False) -> None:
     """Make MLflow say what the release says; with `tag_alone` the aliases stay where they are.
 
-    The tag is written last: where it tells of this revision, the aliases once did too.
+    An alias whose version was deleted is passed over. The tag is written last: where it tells of this revision, the
+    aliases once did too.
     """
     aliases, told = mirrored(client, release.model)
     for alias in () if tag_alone else ALIASES:
@@ -25,7 +26,13 @@ def mirror(client: MlflowClient, release: Release, *, tag_alone: bool = False) -
         if number is None and shown is not None:
             client.delete_registered_model_alias(release.model, alias)
         elif number is not None and shown != number:
-            client.set_registered_model_alias(release.model, alias, str(number))
+            try:
+                client.set_registered_model_alias(release.model, alias, str(number))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                if shown is not None:  # rather none than one that lies
+                    client.delete_registered_model_alias(release.model, alias)
     if told != release:
         client.set_registered_model_tag(release.model, RELEASE_TAG, release.model_dump_json())
 
