@@ -36,7 +36,7 @@ from pydantic import StrictStr
 
 from evergreen.errors import DataError
 
-_ROW, _MOMENT, _CREATED = "__row", "__moment", "__created"
+_ROW, _MOMENT = "__row", "__moment"
 
 
 class AsofOfflineStoreConfig(FeastConfigBaseModel):
@@ -96,6 +96,8 @@ class _Lookup(NamedTuple):
     """Column of the source: when the row became known."""
     created: str | None
     """Column of the source that breaks ties, if there is one."""
+    ranked: list[str]
+    """Columns of the source that break the others: all features of the view, whichever are asked for, as when it is served."""
     ttl: timedelta | None
 
 
@@ -215,17 +217,7 @@ def _connection(config: RepoConfig) -> Iterator[duckdb.DuckDBPyConnection]:
 def _as_of(connection: duckdb.DuckDBPyConnection, config: RepoConfig, asked: pa.Table, lookup: _Lookup) -> pa.Table:
     """The wanted columns of one view, one row a row of `asked`, in its order."""
     span = pc.min_max(asked.column(_MOMENT)).as_py()
-    oldest = span["min"] - lookup.ttl if lookup.ttl else None
-    wanted = ", ".join(_quoted(name) for name in dict.fromkeys([*lookup.keys, *lookup.features]))
-    created = f", {_quoted(lookup.created)} AS {_CREATED}" if lookup.created else ""
-    stamp = f"{_quoted(lookup.stamp)}::TIMESTAMPTZ"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE known AS SELECT {wanted}, {stamp} AS {_MOMENT}{created} "
-        f"FROM {scan(config, lookup.source, oldest, span['max'])} "
-        f"WHERE {stamp} <= $newest AND ($oldest IS NULL OR {stamp} >= $oldest)",
-        {"newest": span["max"], "oldest": oldest},
-    )
-    _keep_one_a_moment(connection, lookup)
+    _make_known(connection, config, lookup, span["min"] - lookup.ttl if lookup.ttl else None, span["max"])
     fresh = "true" if lookup.ttl is None else f"known.{_MOMENT} >= asked.{_MOMENT} - $ttl"
     features = ", ".join(
         f"CASE WHEN {fresh} THEN known.{_quoted(column)} END AS {_quoted(name)}"
@@ -240,16 +232,28 @@ def _as_of(connection: duckdb.DuckDBPyConnection, config: RepoConfig, asked: pa.
     ).to_arrow_table()
 
 
-def _keep_one_a_moment(connection: duckdb.DuckDBPyConnection, lookup: _Lookup) -> None:
-    """Leave one row of those in `known` with equal keys and moment: an ASOF JOIN would take any of them."""
-    group = ", ".join([*map(_quoted, lookup.keys), _MOMENT])
-    if not connection.execute(f"SELECT 1 FROM known GROUP BY {group} HAVING count(*) > 1 LIMIT 1").fetchone():
-        return
-    order = _last_first(_MOMENT, _CREATED if lookup.created else None, list(lookup.features))
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE known AS SELECT * FROM known "
-        f"QUALIFY row_number() OVER (PARTITION BY {group} ORDER BY {order}) = 1"
+def _make_known(
+    connection: duckdb.DuckDBPyConnection,
+    config: RepoConfig,
+    lookup: _Lookup,
+    oldest: datetime | None,
+    newest: datetime,
+) -> None:
+    """The table `known`: the view's rows of [oldest, newest], one a key and moment, as an ASOF JOIN would take any of them."""
+    wanted = ", ".join(_quoted(name) for name in dict.fromkeys([*lookup.keys, *lookup.features]))
+    stamp = f"{_quoted(lookup.stamp)}::TIMESTAMPTZ"
+    made = (
+        f"CREATE OR REPLACE TEMP TABLE known AS SELECT {wanted}, {stamp} AS {_MOMENT} "
+        f"FROM {scan(config, lookup.source, oldest, newest)} "
+        f"WHERE {stamp} <= $newest AND ($oldest IS NULL OR {stamp} >= $oldest)"
     )
+    between = {"newest": newest, "oldest": oldest}
+    connection.execute(made, between)
+    keys = ", ".join(map(_quoted, lookup.keys))
+    if connection.execute(f"SELECT 1 FROM known GROUP BY {keys}, {_MOMENT} HAVING count(*) > 1 LIMIT 1").fetchone():
+        order = _last_first(lookup.stamp, lookup.created, lookup.ranked)
+        last = f"row_number() OVER (PARTITION BY {keys}, {stamp} ORDER BY {order}) = 1"
+        connection.execute(f"{made} QUALIFY {last}", between)
 
 
 def _pull(
@@ -284,6 +288,7 @@ def _lookup(view: FeatureView, feature_refs: Sequence[str], full_feature_names: 
         features={renamed.get(f, f): f"{name}__{f}" if full_feature_names else f for f in dict.fromkeys(features)},
         stamp=renamed.get(source.timestamp_field, source.timestamp_field),
         created=renamed.get(created, created) if created else None,
+        ranked=[renamed.get(field.name, field.name) for field in view.features],
         ttl=view.ttl or None,  # Feast's zero means forever
     )
 

@@ -83,6 +83,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
         registry={"registry_type": "sql", "path": f"sqlite:///{home / 'registry.db'}"},
         offline_store={"type": "evergreen.adapters.asof_store.AsofOfflineStore", "root": str(home)},
         online_store={"type": "sqlite", "path": str(home / "online.db")},
+        materialization={"pull_latest_features": True},
         entity_key_serialization_version=3,
     )
     store = FeatureStore(config=config)
@@ -228,6 +229,35 @@ def test_of_rows_that_tie_the_one_created_last_counts(
     keep([a_row(1, 7.0, created=3), a_row(1, 8.0, created=2), a_row(1, 9.0, created=1)])
 
     assert answers(store, [asked(2)], "made") == [7.0]
+
+
+def test_of_rows_that_tie_one_feature_alone_is_of_the_row_that_is_served(
+    store: FeatureStore, keep: Callable[[Sequence[Row]], None]
+) -> None:
+    keep([a_row(1, 9.0, airline="B6"), a_row(1, 1.0, airline="UA")])
+    ranked = FeatureView(
+        name="ranked",
+        entities=[airport],
+        ttl=FOREVER,
+        schema=[
+            Field(name="airport", dtype=String),
+            Field(name="by", dtype=String),
+            Field(name="ranked_value", dtype=Float64),
+        ],
+        source=FileSource(
+            name="ranked",
+            path="rows/*.parquet",
+            timestamp_field="event_timestamp",
+            field_mapping={"airline": "by", "value": "ranked_value"},
+        ),
+    )
+    store.apply([ranked])
+
+    store.materialize(START, START + timedelta(hours=2), feature_views=["ranked"])
+
+    served = store.get_online_features(["ranked:ranked_value"], [{"airport": "JFK"}]).to_dict()
+    assert served["ranked_value"] == [1.0]
+    assert answers(store, [asked(2)], "ranked") == [1.0]
 
 
 def test_rows_that_ask_the_same_are_each_answered_and_keep_their_order_and_columns(
