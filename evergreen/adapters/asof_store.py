@@ -154,10 +154,11 @@ class AsofOfflineStore(OfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """The newest row of each key with a timestamp in [start_date, end_date]: what materialization writes."""
+        """The newest row of each key with a timestamp in [start_date, end_date]: what materialization writes. A null is no key."""
         keys = ", ".join(map(_quoted, join_key_columns))
+        known = " ".join(f"AND {_quoted(key)} IS NOT NULL" for key in join_key_columns)
         order = _last_first(timestamp_field, created_timestamp_column, feature_name_columns)
-        latest = f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
+        latest = f"{known} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
         return _pull(config, data_source, columns, timestamp_field, (start_date, end_date), latest)
 

@@ -361,6 +361,17 @@ def test_materialization_takes_the_newest_row_of_each_key_in_a_span_with_both_en
     assert pulled(7, 11) == {}
 
 
+def test_a_row_without_a_key_is_not_materialized_and_does_not_stop_the_others(
+    store: FeatureStore, keep: Callable[[Sequence[Row]], None]
+) -> None:
+    keep([a_row(0, 1.0), a_row(0, 2.0, airport=None), a_row(0, 3.0, airline=None)])
+
+    store.materialize(START, START + timedelta(hours=1), feature_views=["two"])
+
+    served = store.get_online_features(["two:two_value"], [{"airport": "JFK", "airline": "B6"}]).to_dict()
+    assert served["two_value"] == [1.0]
+
+
 def test_pulling_everything_keeps_every_row_of_the_span(
     store: FeatureStore, keep: Callable[[Sequence[Row]], None]
 ) -> None:
