@@ -5,7 +5,6 @@ it touches. To support another backend, choose it here.
 """
 
 import hashlib
-import importlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from evergreen.adapters.admissions import Admissions
 from evergreen.adapters.database import migrate, open_engine
+from evergreen.adapters.domains import domain_module
 from evergreen.adapters.drift_checks import DriftChecks
 from evergreen.adapters.estimates import WindowEstimates
 from evergreen.adapters.prediction_log import PredictionLog
@@ -68,17 +68,14 @@ class Wiring:
         return load_spec(self.settings.models_dir / f"{model}.toml")
 
     def pipeline(self, spec: ModelSpec) -> Pipeline:
-        """Import the `pipeline` of the spec's domain folder."""
-        name = f"{self.settings.feature_repo.name}.{spec.data.domain}.pipeline"
-        try:
-            return cast(Pipeline, importlib.import_module(name))
-        except ModuleNotFoundError as error:
-            if error.name is None or not name.startswith(error.name):
-                raise
+        """Import the `pipeline` of the spec's domain folder; raises `SpecError` where there is none."""
+        path = self.settings.feature_repo / spec.data.domain / "pipeline.py"
+        if not path.is_file():
             raise SpecError(
-                f"{spec.name}.toml: [data].domain is {spec.data.domain!r}, but there is no {name.replace('.', '/')}.py; "
+                f"{spec.name}.toml: [data].domain is {spec.data.domain!r}, but there is no {path}; "
                 "make that file or name an existing folder"
-            ) from error
+            )
+        return cast(Pipeline, domain_module(path))
 
     @cached_property
     def engine(self) -> Engine:

@@ -10,7 +10,6 @@ block to `_online_store`.
 
 import contextlib
 import copy
-import importlib
 import io
 import json
 import warnings
@@ -29,6 +28,7 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, OnDemandFea
 from feast.errors import FeatureServiceNotFoundException
 from feast.types import String, UnixTimestamp
 
+from evergreen.adapters.domains import domain_module
 from evergreen.adapters.online.on_demand import Columns, computing
 from evergreen.adapters.online.read import open_online_store
 from evergreen.adapters.online.usable import ValueCache, look_up
@@ -104,8 +104,7 @@ class Features:
         """Register what every domain's `definitions.py` defines. Doing it again changes nothing."""
         # Feast writes what was materialized into the objects it is given, so it is given copies.
         found = [copy.deepcopy(one) for path in sorted(self._repo.glob("*/definitions.py")) for one in _defined(path)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # "on-demand views are experimental"
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # "on-demand views are experimental"
             self._store.apply(found)
         self._plans.clear()
 
@@ -177,8 +176,7 @@ class Features:
         """Look the rows up as of a moment, in one read; see `OnlineFeatures`. A `cache` may spare that read.
 
         `rows` holds the entity keys and the request's columns as lists of one length; times are datetimes or ISO 8601.
-        Raises `DataError` naming a column that is missing or a value that cannot be read, and `OnlineStoreAway` where a Redis does
-        not answer.
+        Raises `DataError` naming a missing column or a value that cannot be read, and `OnlineStoreAway` where Redis is away.
         """
         plan = self._plan(service)
         _require(plan.columns, rows, service)
@@ -236,8 +234,7 @@ class Features:
 
 
 def _defined(definitions: Path) -> list[Any]:
-    module = importlib.import_module(".".join(definitions.with_suffix("").parts[-3:]))
-    return [value for value in vars(module).values() if isinstance(value, _DEFINED)]
+    return [value for value in vars(domain_module(definitions)).values() if isinstance(value, _DEFINED)]
 
 
 def _stored(view: FeatureView, features: Sequence[str]) -> StoredView:

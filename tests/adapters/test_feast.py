@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -268,6 +270,32 @@ def test_a_feature_repository_that_is_not_there_is_named(tmp_path: Path) -> None
         Features(Settings(home=tmp_path, feature_repo=tmp_path / "nowhere"))
 
 
+def test_a_feature_repository_whose_name_another_has_in_this_process_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "feature_repo", tmp_path / "feature_repo")
+
+    with pytest.raises(ConfigurationError, match=f"'feature_repo' was imported from {ROOT / 'feature_repo'}"):
+        Features(Settings(home=tmp_path, feature_repo=tmp_path / "feature_repo")).apply()
+
+
+def test_a_pipeline_is_imported_from_the_repository_that_is_set_whatever_is_on_pythons_path(tmp_path: Path) -> None:
+    repo = shutil.copytree(ROOT / "feature_repo", tmp_path / "feature_repo")
+    program = (
+        "from evergreen.wiring import wiring; wire = wiring(); "
+        "pipeline = wire.pipeline(wire.spec('flight_delay')); print(pipeline.__file__, pipeline.source.__file__)"
+    )
+
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"EVERGREEN_FEATURE_REPO": str(repo)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert said.stdout.split() == [str(repo / "flights" / name) for name in ("pipeline.py", "source.py")]
+
+
 def test_the_moments_of_all_refreshes_are_known(fresh: Features) -> None:
     assert fresh.refreshes(SERVICE) == ()
 
@@ -309,11 +337,8 @@ def build(data: Path, domain: str, at: datetime, value: float) -> None:
     pd.DataFrame(row).to_parquet(folder / f"day={at:%Y-%m-%d}.parquet", index=False)
 
 
-def test_a_domain_is_served_what_was_built_after_another_was_brought_further(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_domain_is_served_what_was_built_after_another_was_brought_further(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", feature_repo=two_domains(tmp_path))
-    monkeypatch.syspath_prepend(tmp_path)
     features = Features(settings)
     features.apply()
     moment, row = MOMENTS[0], {"trams_key": ["a"]}
