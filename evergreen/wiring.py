@@ -6,6 +6,7 @@ it touches. To support another backend, choose it here.
 
 import hashlib
 import os
+import reprlib
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -29,19 +30,26 @@ from evergreen.adapters.watch_history import WatchHistory
 from evergreen.errors import SpecError
 from evergreen.settings import ROOT, Settings
 from evergreen.spec import ModelSpec, load_spec
+from evergreen.types import BuildReport, IngestReport
 
 if TYPE_CHECKING:  # Feast and MLflow cost seconds to import; a process pays when it asks
     from evergreen.adapters.feast import Features
     from evergreen.adapters.mlflow.registry import ModelRegistry
 
 
-class Pipeline(Protocol):
-    """What a folder under `feature_repo/` offers: raw data in, feature tables out."""
+Report = TypeVar("Report", IngestReport, BuildReport)
 
-    def ingest(self, data: Path, as_of: datetime) -> Any:
+
+class Pipeline(Protocol):
+    """What a folder under `feature_repo/` offers: raw data in, feature tables out.
+
+    Every flow that reads features calls both, at times two processes at once, and with moments that were done before.
+    """
+
+    def ingest(self, data: Path, as_of: datetime) -> IngestReport:
         """Bring in and check the raw rows that became known up to `as_of`."""
 
-    def build(self, data: Path, as_of: datetime) -> Any:
+    def build(self, data: Path, as_of: datetime) -> BuildReport:
         """Bring the feature tables up to `as_of`."""
 
 
@@ -68,14 +76,17 @@ class Wiring:
         return load_spec(self.settings.models_dir / f"{model}.toml")
 
     def pipeline(self, spec: ModelSpec) -> Pipeline:
-        """Import the `pipeline` of the spec's domain folder; raises `SpecError` where there is none."""
+        """Import the `pipeline` of the spec's domain folder; raises `SpecError` where it is none."""
         path = self.settings.feature_repo / spec.data.domain / "pipeline.py"
         if not path.is_file():
             raise SpecError(
                 f"{spec.name}.toml: [data].domain is {spec.data.domain!r}, but there is no {path}; "
                 "make that file or name an existing folder"
             )
-        return cast(Pipeline, domain_module(path))
+        module = domain_module(path)
+        if missing := [f"{step}(data, as_of)" for step in ("ingest", "build") if not hasattr(module, step)]:
+            raise SpecError(f"{path} offers no {' and no '.join(missing)}; every flow calls both")
+        return cast(Pipeline, module)
 
     @cached_property
     def engine(self) -> Engine:
@@ -111,6 +122,17 @@ class Wiring:
         from evergreen.adapters.mlflow.registry import ModelRegistry
 
         return ModelRegistry(self.settings)
+
+
+def reported(kind: type[Report], told: object, where: str) -> Report:
+    """What a step of a domain's pipeline returned; raises `SpecError` naming what is asked for where it is not of that kind."""
+    if not isinstance(told, kind):
+        fields = ", ".join(f"{name}=…" for name, field in kind.model_fields.items() if field.is_required())
+        raise SpecError(
+            f"{where} returned {reprlib.repr(told)}, but the flows read an evergreen.types.{kind.__name__}; "
+            f"return {kind.__name__}({fields}), see evergreen/types/pipeline.py"
+        )
+    return told
 
 
 @cache

@@ -6,7 +6,8 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 
 from evergreen.spec import ModelSpec
-from evergreen.wiring import wiring
+from evergreen.types import BuildReport, IngestReport
+from evergreen.wiring import reported, wiring
 
 
 @task(retries=2, retry_delay_seconds=5)
@@ -14,8 +15,9 @@ def refresh_features(spec: ModelSpec, as_of: datetime) -> None:
     """Bring raw and feature tables up to `as_of`; what was refused is shown on the run's page."""
     wire = wiring()
     pipeline = wire.pipeline(spec)
-    arrived = pipeline.ingest(wire.settings.data, as_of)
-    built = pipeline.build(wire.settings.data, as_of)
+    where = f"the pipeline of domain {spec.data.domain!r}:"
+    arrived = reported(IngestReport, pipeline.ingest(wire.settings.data, as_of), f"{where} ingest")
+    built = reported(BuildReport, pipeline.build(wire.settings.data, as_of), f"{where} build")
     refused = {name: table for name, table in arrived.tables.items() if table.quarantined}
     get_run_logger().info(
         "%s rows arrived, %s refused; %s feature rows built",

@@ -44,6 +44,7 @@ from evergreen.types.performance import (
     SlicePerformance,
     WindowEstimate,
 )
+from evergreen.types.pipeline import Arrivals, BuildReport, IngestReport
 from evergreen.types.release import Finding, JournalEntry, LiveFigures, Outcome, Release, ReleaseDecision, TakenBack
 from evergreen.types.remedy import Recalibration, Remedy
 from evergreen.types.training import Abandoned, Cost, DayLoss, Progress, Rates, TrainedModel, TrainingSet, Trial, Tuning
@@ -57,9 +58,11 @@ __all__ = [
     "Abandoned",
     "Alarm",
     "Arm",
+    "Arrivals",
     "Attribution",
     "Baseline",
     "Baselines",
+    "BuildReport",
     "Cause",
     "Cell",
     "CensoredPerformance",
@@ -82,6 +85,7 @@ __all__ = [
     "Footprint",
     "GateDecision",
     "GroupDay",
+    "IngestReport",
     "Interval",
     "JournalEntry",
     "LiveFigures",

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from evergreen.errors import DataError
-from evergreen.types import Fact, Utc
+from evergreen.types import Arrivals, BuildReport, IngestReport
 from feature_repo.flights import source
 from feature_repo.flights.partitions import (
     in_utc,
@@ -48,30 +48,6 @@ _KEYS = {
     "movements": "example_id, kind",
     "weather": "origin, observed_at",
 }  # not of `planes`: a later entry of the register is a correction
-
-
-class Arrivals(Fact):
-    """What came in of one raw table."""
-
-    received: int
-    good: int
-    quarantined: int
-
-
-class IngestReport(Fact):
-    """What became known between two moments; `received == good + quarantined`."""
-
-    after: Utc | None
-    until: Utc
-    tables: dict[str, Arrivals]
-
-
-class BuildReport(Fact):
-    """Rows (re)built of each feature table, from midnight of the day the last build ended in."""
-
-    start: Utc
-    until: Utc
-    rows: dict[str, int]
 
 
 def ingest(data: Path, as_of: datetime) -> IngestReport:
@@ -148,7 +124,7 @@ def _report(folder: Path, table: str, days: list[date], moments: "pd.Series[pd.T
 
 
 def build(data: Path, as_of: datetime) -> BuildReport:
-    """(Re)build the feature tables' days from that of the last build up to `as_of`.
+    """(Re)build the feature tables' days from that of the last build up to `as_of`; `start` is its midnight.
 
     Raises `DataError` when raw rows are in only up to an earlier moment.
     """

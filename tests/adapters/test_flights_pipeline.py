@@ -262,6 +262,7 @@ def test_before_there_is_anything_to_know_the_tables_are_empty_and_later_ones_th
     pipeline.ingest(data, moment)
     early = pipeline.build(data, moment)
 
+    assert early.start is not None
     assert early.start <= early.until
     assert early.rows["flight_outcomes"] == 0 or moment.year == 2013
     assert (early.rows["flights"] == 0) == (moment < datetime(2012, 12, 31, tzinfo=UTC))
