@@ -59,8 +59,8 @@ bench: $(READY)  ## the measurements of bench/RESULTS.md
 	$(BIN)/python -m bench.demo
 	$(BIN)/python -m bench.monitoring
 
-backtest: $(READY) ## retraining policies played over history, and the figures of each
-	PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300 PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/python -m flows.backtest
+backtest: $(READY) ## retraining policies played over history: make backtest MODEL=flight_delay FIRST=2013-04-01 END=2013-12-30
+	PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300 PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/python -m flows.backtest $(MODEL) $(if $(FIRST),--first $(FIRST)) $(if $(END),--end $(END))
 
 clean:           ## the environment and all embedded state
 	rm -rf $(VENV) .evergreen reports

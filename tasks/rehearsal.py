@@ -49,18 +49,28 @@ class Rehearsal:
     revision: str = field(default_factory=code_revision)
 
 
+def playable(spec: ModelSpec) -> ModelSpec:
+    """The spec itself; raises `SpecError` where a backtest cannot play it.
+
+    All models learn from one snapshot that begins where the last one's window does, so that window must not slide.
+    """
+    if spec.model.task != "binary":
+        raise SpecError(f"{spec.name} is a {spec.model.task} model; a backtest plays binary ones so far")
+    if spec.train.history_start is None:
+        raise SpecError(
+            f"the training window of {spec.name} slides over {spec.train.window_days} days; a backtest plays windows that "
+            f"grow, so far. Set [train].history_start in {spec.name}.toml, if only for the backtest"
+        )
+    return spec
+
+
 def rehearsal_of(
     spec: ModelSpec, training_set: TrainingSet, folder: Path, span: Span, stage: "Stage", workers: int
 ) -> Rehearsal:
-    """Play over a snapshot: the part before `span` fits thresholds, its later half as if played; the rest is played.
-
-    Raises `SpecError` where the model's task is none that a backtest plays.
-    """
+    """Play over a snapshot: the part before `span` fits thresholds, its later half as if played; the rest is played."""
     from evergreen.adapters.feature_tables import load_training_set
     from evergreen.training.rehearsal import cheaper
 
-    if spec.model.task != "binary":
-        raise SpecError(f"{spec.name} is a {spec.model.task} model; a backtest plays binary ones so far")
     weeks = int((span.first - training_set.window.start) / timedelta(days=span.days))
     half = span.first - timedelta(days=span.days) * (weeks // 2 + 1)
     rows, fitting = load_training_set(training_set), Span(half, span.first, span.days)

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from evergreen.errors import SpecError
 from evergreen.monitoring.backtest.rehearsals import Span
 from evergreen.monitoring.backtest.report import BacktestReport
 from evergreen.settings import ROOT
 from evergreen.training.rehearsal import Stage
 from tasks.backtest import recommendation
 from tasks.plays import by_default, fit, played_policies
-from tasks.rehearsal import rehearsal_of
+from tasks.rehearsal import playable, rehearsal_of
 from tests.shop_history import DEARER, START, WEEKS, shop_history, shop_spec
 
 SPAN = Span(START + timedelta(weeks=8), START + timedelta(weeks=WEEKS), 7)
@@ -90,6 +91,17 @@ def test_killed_it_goes_on_and_comes_to_the_same(tmp_path: Path, uninterrupted: 
     assert re.fullmatch(r"(\d+) of \1 plays are over", told[-1])
     now = {path.name: path.stat().st_mtime_ns for path in (folder / "models").glob("*.npz")}
     assert kept.items() <= now.items()  # what was finished was not done again
+
+
+def test_a_window_that_slides_is_refused_before_anything_is_built() -> None:
+    sliding = shop_spec()
+    grows = sliding.model_copy(update={"train": sliding.train.model_copy(update={"history_start": START.date()})})
+
+    assert playable(grows) is grows
+    with pytest.raises(
+        SpecError, match=r"the training window of churn slides over 90 days; .* Set \[train\]\.history_start"
+    ):
+        playable(sliding)
 
 
 def test_the_recommended_spec_differs_in_what_was_fitted_alone() -> None:
