@@ -59,14 +59,14 @@ class Row(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "example_id": "2013-06-01-UA-1545-EWR",
-                    "carrier": "UA",
-                    "origin": "EWR",
-                    "dest": "IAH",
-                    "tailnum": "N14228",
-                    "scheduled_departure": "2013-06-01T09:15:00Z",
-                    "scheduled_arrival": "2013-06-01T13:13:00Z",
-                    "distance": 1400,
+                    "example_id": "2013-06-10-DL-141-JFK",
+                    "carrier": "DL",
+                    "origin": "JFK",
+                    "dest": "SFO",
+                    "tailnum": "N712TW",
+                    "scheduled_departure": "2013-06-10T20:00:00Z",
+                    "scheduled_arrival": "2013-06-11T02:38:00Z",
+                    "distance": 2586,
                 }
             ]
         },
