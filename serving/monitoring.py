@@ -20,7 +20,7 @@ router = APIRouter()
     tags=["operations"],
     response_class=Response,
     responses=KEYS,
-    dependencies=[Depends(require("admin"))],
+    dependencies=[Depends(require("watch", "admin"))],
 )
 def monitoring(wiring: Clients) -> Response:
     """Losses that came true and that were estimated, label shares, alarms, faults and the champion's age, by model."""

@@ -124,6 +124,7 @@ ROUTES: list[tuple[str, str, str, Any]] = [
     ("outcomes", "POST", "/outcomes/flight_delay", REPORTED),
     ("watch", "GET", "/models", None),
     ("watch", "GET", "/metrics", None),
+    ("watch", "GET", "/metrics/monitoring", None),
     ("admin", "POST", "/models/nobody/rollback", None),
 ]
 
