@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     database_url: str = ""
     """Evergreen's own tables (SQLAlchemy URL); default SQLite under `home`."""
     mlflow_tracking_uri: str = ""
-    """MLflow's tracking and registry; default SQLite under `home`, read in process."""
+    """MLflow's tracking and registry; default SQLite under `home`, read in process. With a server's address `make up` starts no
+    MLflow of its own."""
     mlflow_ui_url: str = "http://127.0.0.1:5000"
     """Where people open MLflow; used for links only."""
     registry_url: str = ""
@@ -109,6 +110,11 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """`mlflow_tracking_uri` or its embedded default."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def mlflow_elsewhere(self) -> bool:
+        """MLflow is a server that runs already, and no database of ours."""
+        return self.tracking_uri.startswith(("http://", "https://"))
 
     @property
     def feast_registry(self) -> str:

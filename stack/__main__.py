@@ -48,10 +48,7 @@ def prepare(only: Sequence[str]) -> Manager:
     """A manager with the chosen processes (all, when none is named), not started; raises when something is in the way."""
     settings = Settings()
     processes = parse_procfile((ROOT / "Procfile").read_text()).processes
-    unknown = set(only) - set(processes)
-    if unknown:
-        raise ConfigurationError(f"--only names {sorted(unknown)}, the Procfile has {sorted(processes)}")
-    chosen = only or list(processes)
+    chosen = choose(only, list(processes), settings)
     ports = {
         "prefect": ("EVERGREEN_PREFECT_PORT", settings.prefect_port),
         "mlflow": ("EVERGREEN_MLFLOW_PORT", settings.mlflow_port),
@@ -70,6 +67,21 @@ def prepare(only: Sequence[str]) -> Manager:
     for name in chosen:
         manager.add_process(name, "exec " + processes[name], env=env, cwd=str(ROOT))
     return manager
+
+
+def choose(only: Sequence[str], processes: Sequence[str], settings: Settings) -> Sequence[str]:
+    """Those of `processes` to start: the ones named, or all, without MLflow's server where there is one elsewhere."""
+    unknown = set(only) - set(processes)
+    if unknown:
+        raise ConfigurationError(f"--only names {sorted(unknown)}, the Procfile has {sorted(processes)}")
+    if not settings.mlflow_elsewhere:
+        return only or processes
+    if "mlflow" in only:
+        raise ConfigurationError(
+            f"--only names mlflow, but EVERGREEN_MLFLOW_TRACKING_URI says that it runs at {settings.tracking_uri}; "
+            "leave out one of the two"
+        )
+    return only or [name for name in processes if name != "mlflow"]
 
 
 class Relay(Printer):

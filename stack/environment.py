@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evergreen.settings import ROOT, Settings
 
-QUIET = {
+QUIET = {  # each a default: what the user has set stays
     "DO_NOT_TRACK": "1",
     "FEAST_USAGE": "False",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -26,18 +26,23 @@ def ready_file(settings: Settings) -> Path:
 
 
 def environment(settings: Settings, processes: Sequence[str]) -> dict[str, str]:
-    """The environment for the Procfile's processes; what the user has set already stays."""
+    """The environment for the Procfile's processes.
+
+    What the user has set stays, but for where the stack's own Prefect is and keeps its state: with another `PREFECT_API_URL`
+    deployments and runs would go to a server that is none of this stack's.
+    """
     host = settings.host
-    mlflow_url = f"http://{host}:{settings.mlflow_port}"
-    store = settings.tracking_uri
-    ours = QUIET | {
+    mlflow_url = settings.tracking_uri if settings.mlflow_elsewhere else f"http://{host}:{settings.mlflow_port}"
+    if "mlflow_ui_url" in settings.model_fields_set:
+        mlflow_url = settings.mlflow_ui_url
+    ours = {
         "EVERGREEN_HOME": str(settings.home),
         "EVERGREEN_HOST": host,
         "EVERGREEN_PREFECT_PORT": str(settings.prefect_port),
         "EVERGREEN_MLFLOW_PORT": str(settings.mlflow_port),
         "EVERGREEN_SERVING_PORT": str(settings.serving_port),
         "EVERGREEN_MLFLOW_UI_URL": mlflow_url,
-        "EVERGREEN_MLFLOW_STORE": store,
+        "EVERGREEN_MLFLOW_STORE": settings.tracking_uri,
         "EVERGREEN_MLFLOW_ARTIFACTS": str(settings.home / "mlartifacts"),
         "EVERGREEN_PROCESSES": ",".join(processes),
         "EVERGREEN_READY_FILE": str(ready_file(settings)),
@@ -50,4 +55,4 @@ def environment(settings: Settings, processes: Sequence[str]) -> dict[str, str]:
     }
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     pythonpath = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return os.environ | ours | {"PATH": path, "PYTHONPATH": pythonpath}
+    return QUIET | os.environ | ours | {"PATH": path, "PYTHONPATH": pythonpath}

@@ -25,6 +25,8 @@ def main() -> None:
     deploy()
     for name, url, _ in shown:
         print(f"{name:<8} {url}" + ("/docs" if name == "Serving" else ""))
+    if settings.mlflow_elsewhere:
+        print(f"MLflow   {settings.mlflow_ui_url}, which was there before")
     print("Everything is up. Ctrl-C takes it down; the state stays.")
     Path(os.environ["EVERGREEN_READY_FILE"]).write_text("ready\n")
     signal.pause()
