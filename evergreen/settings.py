@@ -1,7 +1,9 @@
 """The environment → `Settings`. Everything is embedded by default and lives under one folder.
 
 Variables start with `EVERGREEN_`; a `.env` file in the working directory is read too. Production is the same code with
-other values: a Postgres URL, an MLflow server, Redis.
+other values: a Postgres URL, an MLflow server, Redis. Two more are read from the environment alone, where they are used:
+`EVERGREEN_CODE_REVISION` (`wiring.py`), the commit of an image without git, and `EVERGREEN_EVIDENTLY_PORT` (Makefile), the
+port of `make evidently`, 8010.
 """
 
 from datetime import UTC, datetime
