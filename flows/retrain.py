@@ -50,13 +50,13 @@ def retrain(
     if request.status != "admitted":
         verdict: Literal["suppressed", "done"] = "done" if request.status == "done" else "suppressed"
         return Outcome(model=model, verdict=verdict, reasons=(request.reason,), request=request)
-    with held(request):
+    with held(request) as account:
         refresh_features(spec, request.as_of)
-        spec = spec_by(spec, remedy, request.as_of)
+        spec = spec_by(spec, remedy, request.as_of, account)
         training_set = build_training_set(spec, request.as_of)
-        candidate = candidate_by(spec, remedy, training_set)
+        candidate = candidate_by(spec, remedy, training_set, account)
         if isinstance(candidate, Abandoned):
-            closed = finish(request, None, candidate.reason, candidate.cost)
+            closed = finish(request, None, candidate.reason)
             return Outcome(model=model, verdict="abandoned", reasons=(candidate.reason,), request=closed)
         baselines = baselines_by(spec, remedy, training_set)
 
@@ -77,7 +77,7 @@ def retrain(
             mirror_aliases(release)
         outcome = "passed" if decision.passed else "refused"
         show_evidence(spec, request, training_set, version, decision, release)
-        closed = finish(request, version.version, f"version {version.version} {outcome}", candidate.cost)
+        closed = finish(request, version.version, f"version {version.version} {outcome}")
     reasons = decision.reasons if answer is None or answer.approve else (f"not approved: {answer.reason}",)
     reasons += kept_out(release, version.version)
     return Outcome(model=model, verdict=outcome, reasons=reasons, request=closed, version=version, release=release)

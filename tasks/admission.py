@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from prefect import get_run_logger, task
@@ -13,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from evergreen.errors import InvalidTransition
 from evergreen.spec import ModelSpec
-from evergreen.types import Cause, Cost, Remedy, RetrainRequest
+from evergreen.types import Cause, Remedy, RetrainRequest
 from evergreen.wiring import Records, wiring
 
 SHOWN = 20
@@ -68,8 +69,12 @@ def why_blocked(records: Records, spec: ModelSpec, as_of: datetime) -> str | Non
 
 
 @contextmanager
-def held(request: RetrainRequest) -> Iterator[None]:
-    """Keep the admission's lease alive; a process that dies stops renewing, and another may take over."""
+def held(request: RetrainRequest) -> Iterator[str]:
+    """Keep the admission's lease alive; a process that dies stops renewing, and another may take over.
+
+    Yields the request's account: the folder where all that it trains notes what it uses, which every renewal and the end
+    write into the record.
+    """
     done = threading.Event()
     lease = wiring().settings.lease_seconds
     logger = get_run_logger()
@@ -78,15 +83,17 @@ def held(request: RetrainRequest) -> Iterator[None]:
         while not done.wait(lease / 3):
             try:
                 with wiring().records() as records:
-                    if not records.admissions.renew(request.request_id, lease_seconds=lease):
+                    if not records.admissions.renew(
+                        request.request_id, lease_seconds=lease, device_seconds=_used(request)
+                    ):
                         return  # taken over: `finish` will say so, and the work is the same work
-            except SQLAlchemyError as error:  # a database that is away for a moment must not cost the lease
+            except (SQLAlchemyError, OSError) as error:  # what is away for a moment must not cost the lease
                 logger.warning("the admission's lease was not renewed, trying again: %s", error)
 
     thread = threading.Thread(target=renew, name="admission-lease", daemon=True)
     thread.start()
     try:
-        yield
+        yield str(_account(request))
     except BaseException as error:
         with suppress(InvalidTransition):
             _finish(request, "failed", None, f"{type(error).__name__}: {error}")
@@ -97,20 +104,27 @@ def held(request: RetrainRequest) -> Iterator[None]:
 
 
 @task(retries=3, retry_delay_seconds=1)
-def finish(request: RetrainRequest, version: int | None, reason: str, cost: Cost | None = None) -> RetrainRequest:
+def finish(request: RetrainRequest, version: int | None, reason: str) -> RetrainRequest:
     """Close the request with what came of it and what it used."""
-    return _finish(request, "done", version, reason, cost)
+    return _finish(request, "done", version, reason)
 
 
 def _finish(
-    request: RetrainRequest,
-    status: Literal["done", "failed"],
-    version: int | None,
-    reason: str,
-    cost: Cost | None = None,
+    request: RetrainRequest, status: Literal["done", "failed"], version: int | None, reason: str
 ) -> RetrainRequest:
-    used = None if cost is None else cost.device_seconds
     with wiring().records() as records:
         return records.admissions.finish(
-            request.request_id, status=status, version=version, reason=reason, device_seconds=used
+            request.request_id, status=status, version=version, reason=reason, device_seconds=_used(request)
         )
+
+
+def _account(request: RetrainRequest) -> Path:
+    return wiring().settings.artifacts / "asks" / request.request_id
+
+
+def _used(request: RetrainRequest) -> float | None:
+    """Device seconds in the request's account; None where nothing was trained."""
+    from evergreen.training.run.spending import spent
+
+    cost = spent(_account(request), wiring().settings.rates)
+    return None if cost is None else cost.device_seconds

@@ -1,6 +1,7 @@
 """A candidate by the remedy that was asked for: the champion recalibrated, the champion tuned further, or a new network."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from prefect import get_run_logger, task
 
@@ -14,29 +15,32 @@ from tasks.training import run_job, train_baselines, train_candidate
 from tasks.tune import build_tuning_set, search, write_tuned_spec
 
 
-def spec_by(spec: ModelSpec, remedy: Remedy, as_of: datetime) -> ModelSpec:
-    """The spec to train with: after a search with the best values it found, else the model's file's."""
+def spec_by(spec: ModelSpec, remedy: Remedy, as_of: datetime, account: str) -> ModelSpec:
+    """The spec to train with: after a search with the best values it found, else the model's file's.
+
+    What the trials use is noted in the folder `account`.
+    """
     if remedy != Remedy.SEARCH:
         return spec
-    tuning = write_tuned_spec(spec, search(spec, build_tuning_set(spec, as_of)))
+    tuning = write_tuned_spec(spec, search(spec, build_tuning_set(spec, as_of), account))
     return with_values(spec, tuning.best.values)
 
 
-def candidate_by(spec: ModelSpec, remedy: Remedy, training_set: TrainingSet) -> TrainedModel | Abandoned:
-    """Make the candidate; cheap remedies begin with the champion.
+def candidate_by(spec: ModelSpec, remedy: Remedy, training_set: TrainingSet, account: str) -> TrainedModel | Abandoned:
+    """Make the candidate; cheap remedies begin with the champion. What it uses is noted in the folder `account`.
 
     Raises `UnknownModel` where one needs a champion and there is none.
     """
     if remedy.trains_anew:
-        return train_candidate(spec, training_set)
+        return train_candidate(spec, training_set, account)
     champion = champion_of(spec)
     if champion is None:
         raise UnknownModel(
             f"{spec.name!r} has no champion that {remedy} could begin with; ask for remedy=retrain first."
         )
     if remedy == Remedy.RECALIBRATE:
-        return recalibrate_champion(spec, champion, training_set)
-    return fine_tune_champion(spec, champion, training_set)
+        return recalibrate_champion(spec, champion, training_set, account)
+    return fine_tune_champion(spec, champion, training_set, account)
 
 
 def baselines_by(spec: ModelSpec, remedy: Remedy, training_set: TrainingSet) -> Baselines:
@@ -48,11 +52,12 @@ def baselines_by(spec: ModelSpec, remedy: Remedy, training_set: TrainingSet) -> 
 
 @task(retries=1, retry_delay_seconds=5)
 def recalibrate_champion(
-    spec: ModelSpec, champion: ModelVersion, training_set: TrainingSet
+    spec: ModelSpec, champion: ModelVersion, training_set: TrainingSet, account: str
 ) -> TrainedModel | Abandoned:
     """Move the champion's scores to the newest outcomes before the holdout; abandoned where those are too few."""
     from evergreen.adapters.feature_tables import load_training_set
     from evergreen.training.recalibrate import recalibrate, unlearnt
+    from evergreen.training.run.spending import note_cost
 
     wire = wiring()
     made = wire.registry.candidate(champion)
@@ -65,12 +70,16 @@ def recalibrate_champion(
         return Abandoned(model=spec.name, job=training_set.digest, reason=reason)
     folder = wire.registry.fetch(champion, wire.settings.models_cache)
     found = recalibrate(folder, made, training_set, rows, wire.settings.artifacts / "recalibrated", code_revision())
+    if found.cost is not None:
+        note_cost(Path(account), found.cost)
     get_run_logger().info("recalibrated version %d on %s rows in %s", champion.version, f"{len(rows):,}", found.cost)
     return found.model_copy(update={"spec_digest": spec.digest})
 
 
 @task
-def fine_tune_champion(spec: ModelSpec, champion: ModelVersion, training_set: TrainingSet) -> TrainedModel | Abandoned:
+def fine_tune_champion(
+    spec: ModelSpec, champion: ModelVersion, training_set: TrainingSet, account: str
+) -> TrainedModel | Abandoned:
     """Train the champion's weights further on the newest rows before the holdout; killed, it goes on from its checkpoint."""
     from evergreen.training.run.job import Base, TrainingJob
 
@@ -84,6 +93,7 @@ def fine_tune_champion(spec: ModelSpec, champion: ModelVersion, training_set: Tr
         code_revision=code_revision(),
         folder=str(wire.settings.artifacts),
         base=Base(uri=str(folder), digest=champion.artifact, since=since),
+        account=account,
     )
     found = run_job(job, rival=None)
     if isinstance(found, Abandoned):

@@ -36,15 +36,18 @@ def build_training_set(spec: ModelSpec, as_of: datetime) -> TrainingSet:
 
 
 @task
-def train_candidate(spec: ModelSpec, training_set: TrainingSet) -> TrainedModel | Abandoned:
+def train_candidate(spec: ModelSpec, training_set: TrainingSet, account: str) -> TrainedModel | Abandoned:
     """Train in processes of its own; their output goes to this run's logs. A half-done job resumes from its checkpoint.
 
+    What this run of it uses is noted in the folder `account`.
     A run that can no longer beat the champion is given up where the spec says so: see `[train].abandon_margin`.
     """
     from evergreen.training.run.job import TrainingJob
 
     folder = str(wiring().settings.artifacts)
-    job = TrainingJob(training_set=training_set, spec=spec, code_revision=code_revision(), folder=folder)
+    job = TrainingJob(
+        training_set=training_set, spec=spec, code_revision=code_revision(), folder=folder, account=account
+    )
     return run_job(job, rival_of(spec, training_set))
 
 

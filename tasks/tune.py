@@ -54,8 +54,11 @@ def build_tuning_set(spec: ModelSpec, as_of: datetime) -> TrainingSet:
 
 
 @task(cache_policy=NO_CACHE)
-def search(spec: ModelSpec, training_set: TrainingSet) -> tuple[str, tuple[Trial, ...]]:
-    """Run the trials, as many at once as the machine has cores for; the study's name and all of its trials."""
+def search(spec: ModelSpec, training_set: TrainingSet, account: str | None = None) -> tuple[str, tuple[Trial, ...]]:
+    """Run the trials, as many at once as the machine has cores for; the study's name and all of its trials.
+
+    What they use is noted in the folder `account` too.
+    """
     from evergreen.adapters.studies import Study
 
     wire, logger = wiring(), get_run_logger()
@@ -65,7 +68,7 @@ def search(spec: ModelSpec, training_set: TrainingSet) -> tuple[str, tuple[Trial
         logger.info("%s the study %r", "going on with" if study.goes_on else "beginning", name)
 
         def objective(values: dict[str, Value], report: "Report") -> tuple[float | None, Cost | None]:
-            return try_values(with_values(spec, values), training_set, report)
+            return try_values(with_values(spec, values), training_set, report, account)
 
         def on_trial(trial: Trial) -> None:
             logger.info("trial %d %s: %s", trial.number, trial.state, _told(trial))
@@ -76,7 +79,9 @@ def search(spec: ModelSpec, training_set: TrainingSet) -> tuple[str, tuple[Trial
         return name, study.trials
 
 
-def try_values(spec: ModelSpec, training_set: TrainingSet, report: "Report") -> tuple[float | None, Cost | None]:
+def try_values(
+    spec: ModelSpec, training_set: TrainingSet, report: "Report", account: str | None
+) -> tuple[float | None, Cost | None]:
     """Train with the spec's values and score the days that judge; the loss is None when `report` had it stopped."""
     from evergreen.training.run.job import TrainingJob
     from evergreen.training.run.launch import train
@@ -84,7 +89,9 @@ def try_values(spec: ModelSpec, training_set: TrainingSet, report: "Report") -> 
 
     settings = wiring().settings
     folder = settings.artifacts / "tune" / spec.name
-    job = TrainingJob(training_set=training_set, spec=spec, code_revision=code_revision(), folder=str(folder))
+    job = TrainingJob(
+        training_set=training_set, spec=spec, code_revision=code_revision(), folder=str(folder), account=account
+    )
     reported: set[int] = set()
 
     def watch(progress: Progress) -> None:

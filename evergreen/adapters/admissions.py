@@ -114,8 +114,13 @@ class Admissions:
         self._session.flush()
         return _request(row)
 
-    def renew(self, request_id: str, *, lease_seconds: float, owner: str | None = None) -> bool:
-        """Hold the admission for `lease_seconds` more. False: it was lost to another; stop working on it."""
+    def renew(
+        self, request_id: str, *, lease_seconds: float, owner: str | None = None, device_seconds: float | None = None
+    ) -> bool:
+        """Hold the admission for `lease_seconds` more. False: it was lost to another; stop working on it.
+
+        `device_seconds` is what it has used so far, which counts from then on: it may be killed before it finishes.
+        """
         row = self._find(request_id, owner or request_id)
         if row is None or row.status != "admitted":
             return False
@@ -124,6 +129,8 @@ class Admissions:
         if row.status != "admitted":
             return False
         row.lease_until = self._now() + timedelta(seconds=lease_seconds)
+        if device_seconds is not None:
+            row.device_seconds = device_seconds
         self._session.flush()
         return True
 
@@ -154,7 +161,8 @@ class Admissions:
                 "Ask again to go on."
             )
         row.status, row.version, row.reason = status, version, reason or row.reason
-        row.device_seconds = device_seconds
+        if device_seconds is not None:
+            row.device_seconds = device_seconds
         self._session.flush()
         return _request(row)
 
@@ -250,7 +258,7 @@ class Admissions:
         return f"{done} retrains were done in the 30 days before, and [retrain].max_in_30_days allows {most}"
 
     def _compute(self, model: str, as_of: datetime, most: float | None) -> str | None:
-        """Why the month's device time is spent, or None; failed asks used theirs too."""
+        """Why the month's device time is spent, or None; failed and killed asks used theirs too."""
         if most is None:
             return None
         used = self._session.scalar(

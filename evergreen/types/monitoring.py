@@ -269,4 +269,4 @@ class RetrainRequest(Fact):
     version: int | None = None
     remedy: Remedy = Remedy.RETRAIN
     device_seconds: NonNegativeFloat | None = None
-    """What it used; None until it is done."""
+    """What it used itself, so far while it runs: what others had trained before it costs it nothing. None: nothing yet."""

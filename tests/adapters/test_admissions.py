@@ -304,6 +304,22 @@ def test_what_remedies_used_is_budgeted_by_the_month_and_a_person_may_go_on(admi
     assert (by_hand.status, more_allowed.status, a_month_later.status) == ("admitted",) * 3
 
 
+def test_what_a_killed_remedy_had_used_by_its_last_renewal_counts(admissions: Admissions, clock: Clock) -> None:
+    ask(admissions, "r1", episode="one", remedy=Remedy.FINE_TUNE)
+    assert admissions.renew("r1", lease_seconds=30, device_seconds=5_400)
+    assert admissions.renew("r1", lease_seconds=30)
+    clock.pass_seconds(31)
+
+    refused = ask(
+        admissions, "r2", episode="two", cause=Cause.SCHEDULE, as_of=MAY + 7 * DAY,
+        remedy=Remedy.FINE_TUNE, max_device_hours=1.5,
+    )  # fmt: skip
+
+    assert refused.status == "suppressed"
+    assert refused.reason.startswith("remedies used 1.50 device hours in the 30 days before")
+    assert admissions.finish("r1", status="failed", reason="no").device_seconds == 5_400
+
+
 def test_an_old_event_replayed_after_a_later_retrain_starts_nothing(admissions: Admissions) -> None:
     retrain(admissions, "r1", as_of=MAY)
 

@@ -10,7 +10,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact
 
-from evergreen.errors import DataError, FeatureServiceMissing, InvalidTransition, ReleaseConflict, UnknownModel
+from evergreen.errors import (
+    DataError,
+    FeatureServiceMissing,
+    InvalidTransition,
+    ReleaseConflict,
+    TrainingFailed,
+    UnknownModel,
+)
 from evergreen.training.run.launch import train
 from evergreen.types import Cause, Outcome, ReleaseDecision, Window
 from evergreen.wiring import Wiring
@@ -79,6 +86,25 @@ def test_the_same_knowledge_trains_the_same_version(world: Wiring, first_champio
     assert again.version.version == 1
     assert first_champion[1].version is not None
     assert again.version.artifact == first_champion[1].version.artifact
+    used = world.registry.candidate(again.version).cost
+    assert used is not None
+    assert first_champion[1].request.device_seconds == pytest.approx(used.device_seconds)
+    assert again.request.device_seconds is None, "it found the model, so it used nothing"
+
+
+@pytest.mark.slow
+def test_what_a_training_used_before_it_diverged_counts(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec("learning_rate = 4e-3", "learning_rate = 1e30")
+
+    with pytest.raises(TrainingFailed, match="diverged"):
+        retrain(MODEL, FIRST + timedelta(days=1), Cause.PERSON, "one")
+
+    with world.records() as records:
+        [asked] = [request for request in records.admissions.recent(MODEL) if request.episode == "one"]
+    assert asked.status == "failed"
+    assert (asked.device_seconds or 0) > 1.0
 
 
 @pytest.mark.slow

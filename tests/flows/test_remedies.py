@@ -1,5 +1,6 @@
 """Remedies cheaper than a retrain, through the same flow, gate, registry and record."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,3 +43,36 @@ def test_cheap_remedies_give_versions_that_stood_before_the_same_gate(
         asks = {request.episode: request for request in records.admissions.recent(MODEL)}
     assert asks["tuned"].remedy == Remedy.FINE_TUNE
     assert (asks["tuned"].device_seconds or 0) > (asks["moved"].device_seconds or 0) > 0
+
+
+TUNE = """
+[tune]
+trials = 2
+holdout_days = 7
+epochs = [1, 1]
+hidden = [[32, 16], [64, 32]]
+learning_rate = []
+weight_decay = []
+dropout = []
+input_noise = []
+batch_size = []
+
+[gate]"""
+
+
+@pytest.mark.slow
+def test_a_search_uses_what_its_trials_use_and_a_second_one_finds_them(
+    world: Wiring, rewrite_spec: Callable[[str, str], None]
+) -> None:
+    rewrite_spec("\n[gate]", TUNE)
+
+    as_of = FIRST + timedelta(days=1)
+
+    first = retrain(MODEL, as_of, Cause.PERSON, "first", Remedy.SEARCH)
+    again = retrain(MODEL, as_of, Cause.PERSON, "again", Remedy.SEARCH)
+
+    assert first.version is not None
+    made = world.registry.candidate(first.version)
+    assert made.cost is not None
+    assert (first.request.device_seconds or 0) > made.cost.device_seconds + 1.0, "two trials took more"
+    assert again.request.device_seconds is None

@@ -21,6 +21,7 @@ from evergreen.training.predictor import Predictor
 from evergreen.training.run import launch
 from evergreen.training.run.job import TrainingJob
 from evergreen.training.run.launch import train
+from evergreen.training.run.spending import spent
 from evergreen.types import Progress, Rates, TrainedModel, TrainingSet
 from tests.training_factories import a_job, a_training_set, some_rows
 
@@ -122,6 +123,21 @@ def test_a_finished_job_is_not_trained_again(finished: tuple[TrainingJob, Traine
 
     assert train(job, lines.append, rates=RATES) == model
     assert lines == []
+
+
+def test_who_asks_for_a_job_is_told_what_it_used_for_them_and_not_what_it_had_used_before(
+    rows: TrainingSet, tmp_path: Path
+) -> None:
+    accounts = [tmp_path / "first", tmp_path / "second"]
+
+    model, again = (
+        train(a_job(tmp_path, rows).model_copy(update={"account": str(account)}), lambda _: None)
+        for account in accounts
+    )
+
+    assert spent(accounts[0], Rates()) == model.cost
+    assert spent(accounts[1], Rates()) is None
+    assert again.cost == model.cost, "the version's own cost is the whole job's"
 
 
 def test_a_change_of_the_spec_that_does_not_shape_the_weights_finds_the_same_model(
@@ -276,10 +292,15 @@ def test_an_error_in_the_rows_crosses_the_processes_as_what_it_is(tmp_path: Path
 def test_a_loss_that_is_not_finite_stops_all_ranks_and_names_the_step_and_the_rate(
     rows: TrainingSet, tmp_path: Path
 ) -> None:
+    job = a_job(tmp_path, rows, ranks=2, learning_rate=1e30).model_copy(update={"account": str(tmp_path / "account")})
+
     with pytest.raises(
         TrainingFailed, match=r"diverged at step \d+: loss .*learning rate .*Lower \[train\].learning_rate"
     ):
-        train(a_job(tmp_path, rows, ranks=2, learning_rate=1e30), lambda _: None)
+        train(job, lambda _: None)
+    used = spent(tmp_path / "account", Rates())
+    assert used is not None
+    assert (used.devices, used.device_seconds > 0.5) == (2, True), "what failed is paid for too"
 
 
 def test_a_breakdown_nobody_foresaw_brings_its_last_lines(rows: TrainingSet, tmp_path: Path) -> None:

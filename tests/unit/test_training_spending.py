@@ -63,13 +63,13 @@ def test_without_a_rate_there_is_no_price_and_without_a_counter_no_energy() -> N
 
 def test_a_job_that_never_had_a_rank_cost_nothing_that_is_known(tmp_path: Path) -> None:
     assert spent(tmp_path / "spent", RATES) is None
-    note_launcher(tmp_path / "spent", time.time())
+    note_launcher([tmp_path / "spent"], time.time())
     assert spent(tmp_path / "spent", RATES) is None
 
 
 def test_a_rank_notes_its_own_cpu_seconds(tmp_path: Path) -> None:
     before = time.process_time()
-    with metered(tmp_path, time.time(), Place(0, 1, CPU)):
+    with metered([tmp_path], time.time(), Place(0, 1, CPU)):
         while time.process_time() - before < 0.1:
             pass
 
@@ -87,7 +87,7 @@ import torch
 from evergreen.training.run.parallel import Place
 from evergreen.training.run import spending
 spending.EVERY_SECONDS = 0.05
-with spending.metered(Path(sys.argv[1]), time.time(), Place(0, 1, torch.device("cpu"))):
+with spending.metered([Path(sys.argv[1])], time.time(), Place(0, 1, torch.device("cpu"))):
     while True:
         print("at work", flush=True)
         time.sleep(0.05)
@@ -106,13 +106,30 @@ def test_a_killed_part_has_left_its_note_and_the_next_is_added(tmp_path: Path) -
     assert first is not None
     assert first.device_seconds > 0.5, "importing torch alone takes more"
 
-    with metered(tmp_path, time.time(), Place(0, 1, CPU)):
+    with metered([tmp_path], time.time(), Place(0, 1, CPU)):
         pass
 
     both = spent(tmp_path, RATES)
     assert both is not None
     assert both.device_seconds > first.device_seconds
     assert EVERY_SECONDS > 0.05
+
+
+def test_a_rank_that_starts_again_within_a_launch_is_paid_for_each_time(tmp_path: Path) -> None:
+    launched = time.time()
+    with metered([tmp_path], launched, Place(0, 1, CPU)):
+        pass
+    first = spent(tmp_path, RATES)
+    time.sleep(0.01)
+
+    with metered([tmp_path], launched, Place(0, 1, CPU)):
+        pass
+
+    both = spent(tmp_path, RATES)
+    assert first is not None
+    assert both is not None
+    assert both.device_seconds >= 2 * first.device_seconds
+    assert both.devices == 1
 
 
 def test_energy_is_that_of_the_packages_which_may_be_read(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class TrainingJob(Fact):
     """Root of all jobs; this one works in `path` below it."""
     base: Base | None = None
     """What is tuned further; None trains from weights drawn anew."""
+    account: str | None = None
+    """A folder where what this run of the job uses is noted as well, for who asked for it."""
 
     @property
     def digest(self) -> Digest:
@@ -79,6 +81,11 @@ class TrainingJob(Fact):
     def spent_path(self) -> Path:
         """Where its ranks note what they use."""
         return self.path / "spent"
+
+    @property
+    def note_paths(self) -> tuple[Path, ...]:
+        """Every folder they are to note it in; an account may be of several jobs."""
+        return (self.spent_path,) if self.account is None else (self.spent_path, Path(self.account) / self.path.name)
 
     @property
     def stop_path(self) -> Path:

@@ -228,11 +228,11 @@ def main(job_file: str, parent: int, placement: str) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     job = TrainingJob.model_validate_json(Path(job_file).read_text())
     started = time.time()
-    note_launcher(job.spent_path, started)
+    note_launcher(job.note_paths, started)
     try:
         return launch(run_rank, job, Placement.model_validate_json(placement))
     finally:
-        note_launcher(job.spent_path, started)
+        note_launcher(job.note_paths, started)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def run_rank(job_file: str, started: float, launcher: int | None) -> None:
 def train_rank(job: TrainingJob, started: float) -> None:
     """The job as one rank sees it; when rank 0 returns, the artifact and the result are in the job's folder."""
     notice = Notice(job.stop_path)
-    with process_group() as place, metered(job.spent_path, started, place):
+    with process_group() as place, metered(job.note_paths, started, place):
         config = job.spec.train
         dataset = open_dataset(job, job.rows_path)
         shape = shape_of(Encoder(dataset.fitted), dataset.label, job)
