@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,21 @@ def test_a_file_nobody_wrote_is_refused_and_no_file_is_unpickled(
     path.rename(path.with_name(f"step-000000009.{hashlib.sha256(content).hexdigest()}"))
     assert newest(checkpoints)[1] is not None
     assert not Path("sprung").exists()
+
+
+def test_a_disk_that_refuses_the_tensors_is_named_too(tmp_path: Path) -> None:
+    checkpoints = some_checkpoints(tmp_path, steps=())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        checkpoints.save(1, {"weight": torch.zeros(400, 1_000)}, {})
+
+        with pytest.raises(
+            CheckpointError, match=r"could not be written to .*: \[Errno 27\] File too large.* Make room"
+        ):
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_refuses_is_named_at_the_next_occasion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -71,9 +72,9 @@ class Checkpoints:
             return
         try:
             writing.result()
-        except OSError as error:
+        except (OSError, CheckpointException) as error:
             raise CheckpointError(
-                f"a checkpoint could not be written to {self._folder}: {error}. Make room there and run again."
+                f"a checkpoint could not be written to {self._folder}: {_cause(error)}. Make room there and run again."
             ) from error
 
     def _write(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -140,6 +141,14 @@ class Checkpoints:
                 f"checkpoint {path.name} belongs to job {manifest['job']}, not {self._job}. It is not used."
             )
         return manifest  # type: ignore[no-any-return]
+
+
+def _cause(error: OSError | CheckpointException) -> BaseException:
+    """What torch wraps: the disk's own refusal on any rank, else the first rank's failure."""
+    if isinstance(error, OSError):
+        return error
+    failures = [failure for failure, _ in error.failures.values()]
+    return next((failure for failure in failures if isinstance(failure, OSError)), failures[0])
 
 
 @contextlib.contextmanager
