@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from evergreen.errors import DataError
-from evergreen.training.data.preprocessing import Coded, Encoder, Preprocessing, category_key, fit
+from evergreen.training.data.preprocessing import Coded, Encoder, Preprocessing, category_key, code, fit
 
 NAN = float("nan")
 
@@ -94,6 +94,7 @@ def test_rare_unseen_and_missing_categories_share_place_zero() -> None:
         (None, None),
         (NAN, None),
         (pd.NaT, None),
+        (pd.NA, None),
     ],
 )
 def test_a_category_has_one_name_whatever_type_it_arrives_in(cell: Any, key: str | None) -> None:
@@ -157,6 +158,14 @@ def test_pandas_columns_with_their_own_missing_marks_are_read() -> None:
     encoded = encoder.encode_cells({"x": pd.Series([1, None, 3], dtype="Int64")})
 
     assert encoded.missing[:, 0].tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "keys"),
+    [(["b", None, "a"], "string", ("b", None, "a")), ([2, None, 1], "Int64", ("2", None, "1"))],
+)
+def test_pandas_categories_with_their_own_missing_marks_are_read(cells: list[Any], kind: str, keys: Any) -> None:
+    assert code(pd.Series(cells, dtype=kind)).keys == keys
 
 
 def test_a_missing_column_is_named() -> None:

@@ -96,12 +96,13 @@ def category_key(value: object) -> str | None:
     """The text a cell is looked up by; None when it is missing. 1, 1.0 and "1" are one category."""
     if isinstance(value, str):
         return value
-    if value is None or value != value:
+    if value is None:
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     text = str(value)
-    return None if text in ("<NA>", "NaT") else text
+    # pandas' own mark comes first: whether it equals itself it will not say.
+    return None if text in ("<NA>", "NaT") or value != value else text
 
 
 def fit(
