@@ -85,6 +85,7 @@ def try_values(
     """Train with the spec's values and score the days that judge; the loss is None when `report` had it stopped."""
     from evergreen.training.run.job import TrainingJob
     from evergreen.training.run.launch import train
+    from evergreen.training.run.processes import locked
     from evergreen.training.run.spending import spent
 
     settings = wiring().settings
@@ -102,12 +103,14 @@ def try_values(
         if report(stage, progress.validation_loss) and stage < STAGES:
             raise TrainingAbandoned(f"others did better at {stage}/{STAGES} of their epochs")
 
-    loss = None
-    with suppress(TrainingAbandoned):
-        model = train(job, lambda _: None, watch)
-        loss = evaluate_artifact(spec, model.uri, model.digest, training_set).overall.loss
-    cost = spent(job.spent_path, settings.rates)
-    shutil.rmtree(job.path)  # what the study keeps of it is enough
+    loss, locks = None, settings.artifacts / "tune-locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with locked(locks / job.path.name, lambda: None):  # equal values tried at once share a folder
+        with suppress(TrainingAbandoned):
+            model = train(job, lambda _: None, watch)
+            loss = evaluate_artifact(spec, model.uri, model.digest, training_set).overall.loss
+        cost = spent(job.spent_path, settings.rates)
+        shutil.rmtree(job.path)  # what the study keeps of it is enough
     return loss, cost
 
 

@@ -2,17 +2,22 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from evergreen.adapters.feature_tables import content_digest
 from evergreen.spec import load_spec
 from evergreen.tuning import with_values
 from evergreen.types import Tuning
 from evergreen.wiring import Wiring
 from flows.tune import tune
-from tests.flow_worlds import FIRST, flow_process
+from tasks.tune import try_values
+from tests.flow_worlds import FIRST, flow_process, living_in
 from tests.processes import killed_alone
+from tests.training_factories import a_spec, a_training_set
 
 MODEL = "flight_delay"
 TUNE = """
@@ -50,6 +55,18 @@ def test_it_writes_the_best_values_as_a_spec_to_compare_and_changes_nothing(
         tuning.best != tuning.present
     )
     assert list((world.settings.artifacts / "tune" / MODEL).iterdir()) == []
+
+
+def test_equal_values_that_are_tried_at_once_do_not_take_each_others_folder(tmp_path: Path) -> None:
+    rows, spec = a_training_set(tmp_path), a_spec()
+    rows = rows.model_copy(update={"digest": content_digest(pd.read_parquet(rows.uri))})
+
+    with living_in(tmp_path / "home"), ThreadPoolExecutor(2) as pool:
+        tried = [pool.submit(try_values, spec, rows, lambda *_: False, None) for _ in range(2)]
+        losses = {one.result()[0] for one in tried}
+
+    assert len(losses) == 1
+    assert losses != {None}
 
 
 RUN = """
