@@ -5,6 +5,7 @@ Pure. The search itself is `adapters/studies.py`; called by `tasks/tune.py`. To 
 """
 
 import difflib
+import hashlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from evergreen.errors import SpecError
 from evergreen.spec import ModelSpec, parse_spec
+from evergreen.types import TrainingSet
 
 Value = int | float | str
 LOGARITHMIC = ("learning_rate", "weight_decay")
@@ -44,9 +46,15 @@ def axes_of(spec: ModelSpec) -> tuple[Axis, ...]:
     for key in CHOICES:
         choices = getattr(spec.tune, key)
         if choices:
-            every = dict.fromkeys(encoded(value) for value in (getattr(spec.train, key), *choices))
-            found.append(Axis(key, choices=tuple(every)))
+            every = {getattr(spec.train, key), *choices}  # in an order that does not tell which is the present one
+            found.append(Axis(key, choices=tuple(encoded(value) for value in sorted(every))))
     return tuple(found)
+
+
+def study_name(model: str, training_set: TrainingSet, axes: Sequence[Axis]) -> str:
+    """By which a search is found again; one on other rows or along other axes is another."""
+    digest = hashlib.sha256(repr(tuple(axes)).encode()).hexdigest()
+    return f"{model} as of {training_set.as_of:%Y-%m-%d %H:%M}, rows {training_set.digest[7:19]}, axes {digest[:12]}"
 
 
 def encoded(value: Any) -> Value:

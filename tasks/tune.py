@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 
 from evergreen.errors import TrainingAbandoned
 from evergreen.spec import ModelSpec
-from evergreen.tuning import Value, axes_of, difference, present, rewritten, with_values
+from evergreen.tuning import Value, axes_of, difference, present, rewritten, study_name, with_values
 from evergreen.types import Cost, Progress, TrainingSet, Trial, Tuning
 from evergreen.wiring import code_revision, wiring
 from tasks.gate import evaluate_artifact
@@ -62,9 +62,10 @@ def search(spec: ModelSpec, training_set: TrainingSet, account: str | None = Non
     from evergreen.adapters.studies import Study
 
     wire, logger = wiring(), get_run_logger()
-    name = f"{spec.name} as of {training_set.as_of:%Y-%m-%d %H:%M}, rows {training_set.digest[7:19]}"
+    axes = axes_of(spec)
+    name = study_name(spec.name, training_set, axes)
     bar = cast(UUID, create_progress_artifact(0.0, key=f"tuning-{_dashed(spec.name)}", description=name))
-    with Study(wire.settings.tables_url, name, spec.tune, axes_of(spec), present(spec)) as study:
+    with Study(wire.settings.tables_url, name, spec.tune, axes, present(spec)) as study:
         logger.info("%s the study %r", "going on with" if study.goes_on else "beginning", name)
 
         def objective(values: dict[str, Value], report: "Report") -> tuple[float | None, Cost | None]:

@@ -17,8 +17,9 @@ from evergreen.adapters.database import migrate, open_engine
 from evergreen.adapters.studies import Report, Study, studies_url
 from evergreen.adapters.tables import Base
 from evergreen.errors import TrainingFailed
-from evergreen.spec import TuneConfig
-from evergreen.tuning import Axis, Value
+from evergreen.settings import ROOT
+from evergreen.spec import TuneConfig, load_spec
+from evergreen.tuning import Axis, Value, axes_of, present, with_values
 from evergreen.types import Cost, Trial
 from tests.databases import database_url, postgres_url
 
@@ -80,6 +81,19 @@ def test_a_search_begins_with_the_present_values_and_goes_on_where_it_was(url: s
     assert {trial.state for trial in trials} == {"complete"}
     assert trials[0].cost == COST
     assert len({trial.values["learning_rate"] for trial in trials}) == 6, "nothing is tried twice"
+
+
+def test_a_search_goes_on_once_its_best_values_are_the_present_ones(url: str) -> None:
+    spec = load_spec(ROOT / "models" / "flight_delay.toml")
+    adopted = with_values(spec, {"hidden": "512-256", "batch_size": 2048})
+
+    for trials, one in ((2, spec), (4, adopted)):
+        with Study(url, "toy", TuneConfig(trials=trials), axes_of(one), present(one)) as study:
+            study.search(bowl, 1, ignore)
+            found = study.trials
+
+    assert [trial.state for trial in found] == ["complete"] * 4
+    assert found[2].values == present(adopted), "they are tried next"
 
 
 def test_its_tables_and_evergreens_do_not_meet(url: str) -> None:

@@ -8,8 +8,9 @@ import pytest
 from evergreen.errors import SpecError
 from evergreen.settings import ROOT
 from evergreen.spec import load_spec, parse_spec
-from evergreen.tuning import Value, axes_of, difference, present, rewritten, with_values
+from evergreen.tuning import Value, axes_of, difference, present, rewritten, study_name, with_values
 from evergreen.types import Trial
+from tests.factories import a_trained_model
 
 PATH = ROOT / "models" / "flight_delay.toml"
 SPEC = load_spec(PATH)
@@ -33,6 +34,17 @@ def test_the_present_values_are_always_within_what_is_searched() -> None:
     assert axes["epochs"].whole
     assert axes["hidden"].choices == ("7-5", "128-64", "256-128", "512-256")
     assert present(far)["hidden"] == "7-5"
+
+
+def test_a_study_is_the_same_once_its_best_values_are_the_present_ones_and_another_where_others_may_be_tried() -> None:
+    rows = a_trained_model().training_set
+    adopted = with_values(SPEC, {"hidden": "512-256", "batch_size": 2048})
+    wider = parse_spec(tomllib.loads(PATH.read_text() + "\n[tune]\nbatch_size = [256, 1024, 2048, 512]\n"))
+
+    name, once_adopted, with_more = (study_name("m", rows, axes_of(spec)) for spec in (SPEC, adopted, wider))
+
+    assert once_adopted == name
+    assert with_more != name
 
 
 def test_an_empty_list_leaves_a_key_alone() -> None:
