@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evergreen.errors import SpecError
+from evergreen.errors import SpecError, TrainingFailed
 from evergreen.spec import ModelSpec, parse_spec
-from evergreen.types import TrainingSet
+from evergreen.types import TrainingSet, Trial
 
 Value = int | float | str
 LOGARITHMIC = ("learning_rate", "weight_decay")
@@ -76,6 +76,18 @@ def decoded(key: str, value: Value) -> Any:
 def present(spec: ModelSpec) -> dict[str, Value]:
     """The values the spec has now, of what may vary."""
     return {axis.key: encoded(getattr(spec.train, axis.key)) for axis in axes_of(spec)}
+
+
+def best_of(trials: Sequence[Trial], study: str) -> Trial:
+    """The one with the lowest loss; raises `TrainingFailed` where none was complete."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    if not complete:
+        why = next((trial.failure for trial in reversed(trials) if trial.failure), "its process was killed")
+        raise TrainingFailed(
+            f"every trial of the study {study!r} failed, {len(trials)} of them: there are no best values. The last to say why: "
+            f"{why}\nMend that; then raise [tune].trials, or search as of another moment: this study has had its trials."
+        )
+    return min(complete, key=lambda trial: (trial.loss, trial.number))
 
 
 def with_values(spec: ModelSpec, values: Mapping[str, Value]) -> ModelSpec:

@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 
 from evergreen.errors import TrainingAbandoned
 from evergreen.spec import ModelSpec
-from evergreen.tuning import Value, axes_of, difference, present, rewritten, study_name, with_values
+from evergreen.tuning import Value, axes_of, best_of, difference, present, rewritten, study_name, with_values
 from evergreen.types import Cost, Progress, TrainingSet, Trial, Tuning
 from evergreen.wiring import code_revision, wiring
 from tasks.gate import evaluate_artifact
@@ -117,12 +117,13 @@ def try_values(
 
 @task
 def write_tuned_spec(spec: ModelSpec, found: tuple[str, tuple[Trial, ...]]) -> Tuning:
-    """Write the best values as a spec beside the reports, and show how it differs from the present one."""
+    """Write the best values as a spec beside the reports, and show how it differs from the present one.
+
+    Raises `TrainingFailed` where no trial ended well.
+    """
     settings, logger = wiring().settings, get_run_logger()
     name, trials = found
-    complete = [trial for trial in trials if trial.state == "complete"]
-    best = min(complete, key=lambda trial: (trial.loss, trial.number))
-    now = present(spec)
+    best, now = best_of(trials, name), present(spec)
     text = (settings.models_dir / f"{spec.name}.toml").read_text()
     changed = {key: value for key, value in best.values.items() if value != now.get(key)}
     tuned = rewritten(text, changed, f"{spec.name}.toml") if changed else text
@@ -134,7 +135,7 @@ def write_tuned_spec(spec: ModelSpec, found: tuple[str, tuple[Trial, ...]]) -> T
         study=name,
         trials=trials,
         best=best,
-        present=next((trial for trial in complete if trial.values == now), None),
+        present=next((trial for trial in trials if trial.state == "complete" and trial.values == now), None),
         uri=str(path),
         diff=difference(text, tuned, spec.name),
     )

@@ -112,7 +112,11 @@ class Study:
             trial.report(loss, stage)
             return bool(trial.should_prune())
 
-        loss, cost = objective(values, report)
+        try:
+            loss, cost = objective(values, report)
+        except TrainingFailed as error:
+            trial.set_user_attr("failure", str(error))
+            raise
         if cost is not None:
             trial.set_user_attr("cost", cost.model_dump(mode="json"))
         if loss is None:
@@ -171,5 +175,6 @@ def _trial(found: FrozenTrial) -> Trial:
             "values": found.params,
             "loss": found.value if found.state is TrialState.COMPLETE else None,
             "cost": cost,
+            "failure": found.user_attrs.get("failure"),
         }
     )

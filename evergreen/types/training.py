@@ -175,6 +175,8 @@ class Trial(Fact):
     loss: float | None = None
     """On the days that judge; None unless complete."""
     cost: Cost | None = None
+    failure: str | None = None
+    """Why its training could not be finished; None also where its process was killed."""
 
 
 class Tuning(Fact):

@@ -129,6 +129,7 @@ def test_a_hopeless_trial_is_pruned_and_a_broken_one_ends_nothing(tmp_path: Path
         trials = study.trials
 
     assert [trial.state for trial in trials] == ["complete"] * 2 + ["failed"] + ["complete"] * 3 + ["pruned"]
+    assert [trial.failure for trial in trials] == [None] * 2 + ["it diverged"] + [None] * 4
     assert asked == [False] * 6 + [True]
     assert trials[-1].cost == COST, "what is given up is paid for too"
     assert [trial.number for trial in told] == list(range(7))

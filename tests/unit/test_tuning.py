@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.errors import SpecError
+from evergreen.errors import SpecError, TrainingFailed
 from evergreen.settings import ROOT
 from evergreen.spec import load_spec, parse_spec
-from evergreen.tuning import Value, axes_of, difference, present, rewritten, study_name, with_values
+from evergreen.tuning import Value, axes_of, best_of, difference, present, rewritten, study_name, with_values
 from evergreen.types import Trial
 from tests.factories import a_trained_model
 
@@ -76,6 +76,16 @@ def test_whole_numbers_stay_whole_from_a_trial_to_the_file() -> None:
     assert with_values(SPEC, kept).train.batch_size == 1024
     lines = rewritten(PATH.read_text().replace("batch_size = 1024", "batch_size = 7"), kept, "m.toml").splitlines()
     assert {"batch_size = 1024", "epochs = 6", "learning_rate = 0.00173"} <= set(lines)
+
+
+def test_where_every_trial_failed_the_last_ones_reason_is_told() -> None:
+    reasons = ("too little memory", "it diverged", None)
+    trials = [Trial(number=i, state="failed", values={}, failure=why) for i, why in enumerate(reasons)]
+
+    with pytest.raises(
+        TrainingFailed, match=r"(?s)every trial of the study 'toy' failed, 3 .*why: it diverged\nMend that"
+    ):
+        best_of(trials, "toy")
 
 
 def test_only_the_lines_of_those_keys_change_and_comments_stay() -> None:
