@@ -24,7 +24,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from evergreen.errors import ConfigurationError, EvergreenError
+from evergreen.errors import ConfigurationError, EvergreenError, TrainingFailed
 from evergreen.settings import ROOT
 from evergreen.training.run.job import TrainingJob
 from evergreen.training.run.processes import REFUSED, error_line, tell
@@ -99,9 +99,18 @@ def _rank(config: dict[str, Any]) -> None:
         if end.code != REFUSED:
             raise RuntimeError(f"the rank ended with status {end.code}") from end
         # Ray would start a rank that fails again; this one returns and leaves word.
-        error = end.__cause__
-        if isinstance(error, EvergreenError):
-            (folder / _REFUSAL).write_text(error_line(error))
+        (folder / _REFUSAL).write_text(error_line(_named(end)))
+
+
+def _named(end: SystemExit) -> EvergreenError:
+    """Why a rank refused; where that has no name, its traceback is among the lines."""
+    if isinstance(end.__cause__, EvergreenError):
+        return end.__cause__
+    error = end.__cause__ or end.__context__
+    return TrainingFailed(
+        f"a rank broke with {type(error).__name__}: {error}. It would end the same way again, so it was not started again. "
+        "Where it broke is among its last lines; mend that and run it again."
+    )
 
 
 class _WithoutPrefix(io.TextIOBase):
