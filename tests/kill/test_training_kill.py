@@ -2,11 +2,13 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="de
 
 STEPS = 220
 """Several times the last step a signal is sent at: a busy machine tells of a step when the ranks are some way past it."""
+LATEST = STEPS // 2
+"""No signal is sent at a later one."""
 ASKER = (
     "import sys; from evergreen.training.run.launch import train; from evergreen.training.run.job import TrainingJob\n"
 )
@@ -52,35 +56,48 @@ def processes_of(job: TrainingJob) -> list[psutil.Process]:
     return sorted(found, key=lambda process: (process.info["create_time"], process.pid))
 
 
-def kill_at(
-    job: TrainingJob, step: int, position: int, sign: signal.Signals = signal.SIGKILL, *, checkpoints: int = 0
-) -> Callable[[str], bool]:
-    """Signal one of the job's first processes once, when this step is told; they are looked up before, to lose no time.
+@dataclass
+class Kill:
+    """Signals one of a job's first processes once, when this step is told; they are looked up before, to lose no time.
 
-    A busy disk may be behind: with `checkpoints` it waits for a later step at which that many are whole. What it gives says
-    whether this was the line.
+    A busy disk may be behind: with `checkpoints` it waits for a later step at which that many are whole.
     """
-    found: list[psutil.Process] = []
 
-    def on_line(line: str) -> bool:
-        if line.startswith("training on") and not found:
-            found.extend(processes_of(job))
-        if not line.startswith("step ") or int(line.split("/")[0][5:]) < step or not found[position:]:
-            return False
-        if checkpoints and len(list(job.checkpoints_path.glob("step-*"))) < checkpoints:
-            return False
-        found[position].send_signal(sign)
-        del found[position:]
-        return True
+    job: TrainingJob
+    step: int
+    position: int
+    sign: signal.Signals = signal.SIGKILL
+    checkpoints: int = 0
+    made_at: float | None = None
+    """On the monotonic clock; None before."""
+    lines: list[str] = field(default_factory=list)
+    """All that was told."""
+    _found: list[psutil.Process] = field(default_factory=list)
 
-    return on_line
+    def on_line(self, line: str) -> None:
+        self.lines.append(line)
+        if self.made_at is not None:
+            return
+        if line.startswith("training on"):
+            self._found = processes_of(self.job)
+        if not line.startswith("step ") or not self.step <= int(line.split("/")[0][5:]) <= LATEST:
+            return
+        if self._found[self.position :] and whole_checkpoints(self.job) >= self.checkpoints:
+            self._found[self.position].send_signal(self.sign)
+            self.made_at = time.monotonic()
 
 
-def silently(kill: Callable[[str], bool]) -> Callable[[str], None]:
-    def on_line(line: str) -> None:
-        kill(line)
+def whole_checkpoints(job: TrainingJob) -> int:
+    return len(list(job.checkpoints_path.glob("step-*")))
 
-    return on_line
+
+def train_until(kill: Kill) -> TrainedModel:
+    """Train with a kill in it: where the ranks were so far before the disk was, begin again from nothing."""
+    while True:
+        model = train(kill.job, kill.on_line)
+        if kill.made_at is not None:
+            return model
+        shutil.rmtree(kill.job.path)
 
 
 def with_train(job: TrainingJob, **values: object) -> TrainingJob:
@@ -98,16 +115,11 @@ def test_a_rank_killed_at_any_step_is_started_again_and_ends_in_the_same_bytes(
 ) -> None:
     job = undisturbed[0].model_copy(update={"folder": str(tmp_path)})
     step, victim = some_step(request), random.choice([1, 2])
-    lines: list[str] = []
-    kill = kill_at(job, step, victim, checkpoints=1)
+    kill = Kill(job, step, victim, checkpoints=1)
 
-    def on_line(line: str) -> None:
-        lines.append(line)
-        kill(line)
+    resumed = train_until(kill)
 
-    resumed = train(job, on_line)
-
-    said = f"killed rank {victim - 1} at step {step}:\n" + "\n".join(lines)
+    said = f"killed rank {victim - 1} at step {step}:\n" + "\n".join(kill.lines)
     assert "all ranks start again from the newest checkpoint" in said
     assert "resumed at step" in said
     assert (resumed.digest, resumed.curve) == (undisturbed[1].digest, undisturbed[1].curve), said
@@ -121,21 +133,17 @@ def test_shards_come_to_what_copies_come_to_and_end_in_the_same_bytes_though_a_r
     sharded = with_train(undisturbed[0], parallelism="fsdp")
     whole, broken = (sharded.model_copy(update={"folder": str(tmp_path / name)}) for name in ("whole", "broken"))
     step = some_step(request)
-    lines: list[str] = []
-    kill = kill_at(broken, step, random.choice([1, 2]), checkpoints=1)
+    kill = Kill(broken, step, random.choice([1, 2]), checkpoints=1)
 
-    def on_line(line: str) -> None:
-        lines.append(line)
-        kill(line)
+    model, resumed = train(whole, lambda _: None), train_until(kill)
 
-    model, resumed = train(whole, lambda _: None), train(broken, on_line)
-
-    assert any("resumed at step" in line for line in lines), f"killed at step {step}"
+    assert any("resumed at step" in line for line in kill.lines), f"killed at step {step}"
     assert (resumed.digest, resumed.curve) == (model.digest, model.curve), f"killed at step {step}"
     for ours, theirs in zip(model.curve, undisturbed[1].curve, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
 
 
+@pytest.mark.alone
 def test_with_its_launcher_killed_at_any_step_it_saves_and_the_next_run_goes_on_to_the_same_bytes(
     undisturbed: tuple[TrainingJob, TrainedModel], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -143,7 +151,7 @@ def test_with_its_launcher_killed_at_any_step_it_saves_and_the_next_run_goes_on_
     step = some_step(request)
 
     with pytest.raises(TrainingFailed, match=r"SIGKILL|told to stop"):
-        train(job, silently(kill_at(job, step, 0)))
+        train(job, Kill(job, step, 0).on_line)
     resumed = train(job, lambda _: None)
 
     assert resumed.resumed_from_step >= step - 1, f"killed at step {step}"
@@ -159,17 +167,13 @@ def test_told_to_stop_it_saves_within_five_seconds_and_goes_on_there(
 ) -> None:
     # No checkpoint is due in an hour: what there is, the notice made. Launcher or rank, whoever hears it.
     job = with_train(undisturbed[0], checkpoint_seconds=3_600.0).model_copy(update={"folder": str(tmp_path)})
-    step, told_at = some_step(request), 0.0
-    notify = kill_at(job, step, victim, signal.SIGTERM)
-
-    def on_line(line: str) -> None:
-        nonlocal told_at
-        if notify(line) and not told_at:
-            told_at = time.monotonic()
+    step = some_step(request)
+    notice = Kill(job, step, victim, signal.SIGTERM)
 
     with pytest.raises(TrainingStopped, match=r"told to stop \(SIGTERM\) and saved at step \d+/220") as stopped:
-        train(job, on_line)
-    seconds = time.monotonic() - told_at
+        train(job, notice.on_line)
+    assert notice.made_at is not None
+    seconds = time.monotonic() - notice.made_at
     resumed = train(job, lambda _: None)
 
     assert seconds < 5.0
@@ -178,6 +182,7 @@ def test_told_to_stop_it_saves_within_five_seconds_and_goes_on_there(
     assert (resumed.digest, resumed.curve) == (undisturbed[1].digest, undisturbed[1].curve), f"told at step {step}"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
@@ -204,7 +209,7 @@ def test_it_goes_on_with_other_ranks_and_shards_to_the_same_model_up_to_rounding
     )
 
     with pytest.raises(TrainingStopped):
-        train(first, silently(kill_at(first, step, 1, signal.SIGTERM)))
+        train(first, Kill(first, step, 1, signal.SIGTERM).on_line)
     lines: list[str] = []
     resumed = train(second, lines.append)
 
@@ -239,7 +244,7 @@ def test_whoever_asked_takes_all_processes_with_it_and_the_next_goes_on(
                 break
     asker.wait(timeout=60)
 
-    _, alive = psutil.wait_procs(processes_of(job), timeout=10)
+    _, alive = psutil.wait_procs(processes_of(job), timeout=60)
     assert alive == []
     if sign is signal.SIGKILL:  # one of them goes on, which is enough: the folder's lock is free and its state whole
         assert train(job, lambda _: None).digest == undisturbed[1].digest
@@ -250,7 +255,7 @@ def test_a_damaged_newest_checkpoint_costs_a_few_steps_and_is_named(
 ) -> None:
     job = undisturbed[0].model_copy(update={"folder": str(tmp_path)})
     with pytest.raises(TrainingFailed):
-        train(job, silently(kill_at(job, 12, 0, checkpoints=1)))
+        train_until(Kill(job, 12, 0, checkpoints=2))
     newest, before = sorted(job.checkpoints_path.glob("step-*"), reverse=True)[:2]
     shard = next(newest.glob("shard-*"))
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
