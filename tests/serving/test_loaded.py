@@ -4,6 +4,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,7 +117,9 @@ def test_a_release_that_cannot_be_loaded_leaves_the_old_one_and_says_why() -> No
     assert counted(metrics, "serving_version", model="taxi", role="champion") == 1
 
 
-def test_a_failed_load_is_tried_again_later_and_not_at_every_look() -> None:
+def test_a_failed_load_is_tried_again_later_and_not_at_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("serving.loaded.time", SimpleNamespace(monotonic=lambda: now))
     tries: list[int] = []
 
     def recovering(release: Release, current: LoadedModel | None) -> LoadedModel:
@@ -127,9 +130,11 @@ def test_a_failed_load_is_tried_again_later_and_not_at_every_look() -> None:
 
     models, _ = follow([a_release()], recovering, poll_seconds=0.05)
     models.refresh()
+    now = 0.09
     models.refresh()
     assert tries == [1]
 
+    now = 0.1
     models.start()
     eventually(lambda: models.reason("taxi") is None)
     models.close()
