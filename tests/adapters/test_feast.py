@@ -18,6 +18,7 @@ from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissin
 from evergreen.settings import ROOT, Settings
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.types import Window
+from stack.ports import free_port
 from tests.flights_history import END, features, history
 
 SERVICE = "flight_delay"
@@ -29,8 +30,6 @@ MOMENTS = [
     datetime(2013, 2, 20, 12, 59, 59, tzinfo=UTC),
     datetime(2013, 2, 27, 23, 15, tzinfo=UTC),
 ]
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-REDIS = os.environ.get("EVERGREEN_TEST_REDIS", f"localhost:6379,db={11 + WORKER}")
 
 
 def a_store(history: Settings, home: Path, **settings: Any) -> Features:
@@ -53,19 +52,35 @@ def fresh(history: Settings, tmp_path: Path) -> Features:
     return a_store(history, tmp_path / "home")
 
 
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis that tests may empty: the one named for them, or one of their own."""
+    if named := os.environ.get("EVERGREEN_TEST_REDIS"):
+        yield named
+        return
+    program = shutil.which("redis-server")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no redis-server here")
+        pytest.skip("no redis-server here, and none is named (EVERGREEN_TEST_REDIS=HOST:PORT,db=NUMBER)")
+    port = free_port("127.0.0.1")
+    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+    folder = tmp_path_factory.mktemp("redis")
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert any("Ready to accept connections" in line for line in server.stdout)
+        yield f"127.0.0.1:{port}"
+        server.terminate()
+
+
 @pytest.fixture
-def on_redis(history: Settings, tmp_path: Path) -> Iterator[Features]:
+def on_redis(history: Settings, tmp_path: Path, redis_url: str) -> Iterator[Features]:
     redis = pytest.importorskip("redis")
-    address, _, database = REDIS.partition(",db=")
+    address, _, database = redis_url.partition(",db=")
     host, _, port = address.partition(":")
     client = redis.Redis(host=host, port=int(port), db=int(database or 0))
-    try:
-        client.flushdb()
-    except redis.exceptions.ConnectionError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"no Redis at {REDIS} (EVERGREEN_TEST_REDIS): {error}")
-    yield a_store(history, tmp_path / "home", online_store="redis", redis_url=REDIS)
+    client.flushdb()
+    yield a_store(history, tmp_path / "home", online_store="redis", redis_url=redis_url)
     client.flushdb()
     client.close()
 

@@ -27,7 +27,7 @@ from evergreen.adapters.online.view import Held, Key, StoredView, Wanted
 from evergreen.errors import OnlineStoreAway
 from evergreen.settings import Settings
 from evergreen.spec import ModelSpec, load_spec
-from tests.adapters.test_feast import MOMENTS, REDIS, SERVICE, asked_at, columns, fresh, on_redis, spec
+from tests.adapters.test_feast import MOMENTS, SERVICE, asked_at, columns, fresh, on_redis, redis_url, spec
 from tests.flights_history import history, source_folder
 
 KNOWN = datetime(2013, 6, 1, 12, 0, 1, tzinfo=UTC)
@@ -109,7 +109,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureSto
     online: dict[str, str] = {"type": "sqlite", "path": str(tmp_path / "online.db")}
     if request.param == "redis":
         request.getfixturevalue("on_redis")  # empty, and emptied afterwards
-        online = {"type": "redis", "connection_string": REDIS}
+        online = {"type": "redis", "connection_string": request.getfixturevalue("redis_url")}
     store = a_store(tmp_path, online)
     entities = {one.name: one for view, _ in VIEWS for one in entities_of(view)}
     store.apply([*entities.values(), *(view for view, _ in VIEWS)])
