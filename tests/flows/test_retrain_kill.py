@@ -58,6 +58,7 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_retrain_killed_in_training_and_run_again_ends_in_the_same_version(home: Path, prefect_api: str) -> None:
     killed = start(home, prefect_api)
     await_checkpoint(home, killed)

@@ -34,6 +34,7 @@ batch_size = []
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_it_writes_the_best_values_as_a_spec_to_compare_and_changes_nothing(
     world: Wiring, rewrite_spec: Callable[[str, str], None]
 ) -> None:
@@ -78,10 +79,12 @@ print("TUNING " + tune("flight_delay", datetime.fromisoformat(sys.argv[1])).mode
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_in_a_trial_and_run_again_it_goes_on_in_the_same_study(
     world: Wiring, rewrite_spec: Callable[[str, str], None], prefect_api: str
 ) -> None:
     rewrite_spec("\n[gate]", TUNE)
+    rewrite_spec("epochs = 1\n", "epochs = 1\ncheckpoint_seconds = 0\n")  # the first when the trial has just begun
     home = world.settings.home
     killed = flow_process(home, prefect_api, RUN)
     deadline = time.monotonic() + 240
