@@ -33,14 +33,18 @@ def main() -> int:
     """Parse, start the stack, play, stop the stack."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--weeks", type=int, default=8, help="weeks to play after 1 April (1 to 38, default 8)")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT, help="what gets .evergreen/demo and reports/ (default: where this code is)"
+    )
     begun = time.perf_counter()
-    weeks = parser.parse_args().weeks
+    arguments = parser.parse_args()
+    weeks, folder = arguments.weeks, arguments.folder.resolve()
     console = Console() if sys.stdout.isatty() else Console(width=132)
     if not 1 <= weeks <= 38:
         console.print(f"error: --weeks {weeks}: 2013 has 38 weeks after 1 April; ask for 1 to 38")
         return 2
-    home, reports = ROOT / ".evergreen" / "demo", ROOT / "reports"
-    reports.mkdir(exist_ok=True)
+    home, reports = folder / ".evergreen" / "demo", folder / "reports"
+    reports.mkdir(parents=True, exist_ok=True)
     try:
         with alone(home):
             shutil.rmtree(home, ignore_errors=True)

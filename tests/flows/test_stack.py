@@ -135,11 +135,10 @@ def hear_interrupts() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_an_interrupted_demo_leaves_nothing_and_the_next_one_runs_to_its_end() -> None:
-    demo = [sys.executable, "-m", "demo", "--weeks", "1"]
-    reports = ROOT / "reports"
-    state = ROOT / ".evergreen" / "demo" / "training"
-    shutil.rmtree(state, ignore_errors=True)  # of an earlier demo
+def test_an_interrupted_demo_leaves_nothing_and_the_next_one_runs_to_its_end(tmp_path: Path) -> None:
+    demo = [sys.executable, "-m", "demo", "--weeks", "1", "--folder", str(tmp_path)]
+    reports = tmp_path / "reports"
+    state = tmp_path / ".evergreen" / "demo" / "training"
     first = subprocess.Popen(
         demo, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=hear_interrupts
     )
