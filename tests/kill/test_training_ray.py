@@ -161,13 +161,15 @@ def test_a_node_lost_in_mid_training_changes_no_byte(
 
 
 @pytest.mark.timeout(400)
-def test_a_breakdown_nobody_foresaw_is_told_and_not_tried_again(nodes: list[psutil.Process], tmp_path: Path) -> None:
+def test_a_breakdown_nobody_foresaw_is_told_and_not_tried_again(
+    cluster: Placement, nodes: list[psutil.Process], tmp_path: Path
+) -> None:
     rows = a_training_set(tmp_path).model_copy(update={"uri": str(tmp_path / "gone.parquet")})
 
     with pytest.raises(
         TrainingFailed, match=r"a rank broke with FileNotFoundError: .*gone\.parquet.*mend that and run"
     ):
-        train(a_job(tmp_path, rows), lambda _: None, placement=CLUSTER)
+        train(a_job(tmp_path, rows), lambda _: None, placement=cluster)
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
