@@ -150,24 +150,47 @@ class LogWriter:
             time.sleep(SYNC_SECONDS)
 
     def _carry(self) -> None:
+        """Until it is closed, whatever fails: nobody would begin it again."""
+        batch: list[bytes] = []
+        backoff_seconds = self._backoff_seconds
         while True:
-            with self._changed:
-                self._idle = True
-                self._changed.wait_for(lambda: self._spool.waiting or self._closing)
-                self._idle = False
-                if self._spool.waiting <= KEEPS_UP_ROWS:
-                    self._kept_up_at = time.monotonic()
-                # A transaction a row would compete with serving for the interpreter: let a batch come together first.
-                self._changed.wait_for(self._is_due, self._linger_seconds)
-            batch = self._spool.read(self._batch_rows)
-            if self._closing and (not batch or time.monotonic() > self._until):
-                return
-            if not self._store(batch):
-                return  # closing, and the log is away: it stays in the spool
-            self._spool.acknowledge()
-            self._show_depth()
+            try:
+                self._await_batch()
+                batch = batch or self._spool.read(self._batch_rows)
+                if self._closing and (not batch or time.monotonic() > self._until):
+                    return
+                if not self._store(batch):
+                    return  # closing, and the log is away: it stays in the spool
+                batch = []
+                self._spool.acknowledge()
+                self._show_depth()
+            except Exception as error:  # as of the disk, or of a process that has no file left to open
+                self._metrics.log_failures.inc()
+                logger.exception("carrying predictions over failed: %s", error)
+                if self._closing:
+                    return
+                backoff_seconds = self._back_off(backoff_seconds)
+            else:
+                backoff_seconds = self._backoff_seconds
             with self._changed:
                 self._changed.notify_all()
+
+    def _await_batch(self) -> None:
+        """Until rows wait, and a moment longer for more to come together; not at all while it is closing."""
+        with self._changed:
+            self._idle = True
+            self._changed.wait_for(lambda: self._spool.waiting or self._closing)
+            self._idle = False
+            if self._spool.waiting <= KEEPS_UP_ROWS:
+                self._kept_up_at = time.monotonic()
+            # A transaction a row would compete with serving for the interpreter: let a batch come together first.
+            self._changed.wait_for(self._is_due, self._linger_seconds)
+
+    def _back_off(self, seconds: float) -> float:
+        """Wait so long, or until it is closed; returns how long to wait the next time."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing, seconds)
+        return min(2 * seconds, MOST_BACKOFF_SECONDS)
 
     def _is_due(self) -> bool:
         return self._closing or self._flushing > 0 or self._spool.waiting >= self._batch_rows
@@ -186,9 +209,7 @@ class LogWriter:
                 logger.warning("writing %d predictions failed: %s", len(batch), error)
                 if self._closing:
                     return False
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closing, backoff_seconds)
-                backoff_seconds = min(2 * backoff_seconds, MOST_BACKOFF_SECONDS)
+                backoff_seconds = self._back_off(backoff_seconds)
             else:
                 self._metrics.log_rows.labels("written").inc(new)
                 self._metrics.log_rows.labels("repeated").inc(len(batch) - new)

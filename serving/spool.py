@@ -95,7 +95,8 @@ class Spool:
     @property
     def size_bytes(self) -> int:
         """On disk."""
-        return sum(segment.size_bytes for segment in self._segments)
+        with self._lock:
+            return self._size_bytes()
 
     @property
     def waiting(self) -> int:
@@ -128,7 +129,7 @@ class Spool:
     def has_room(self, content_bytes: int) -> bool:
         """True where so much can be appended and nothing has to go."""
         with self._lock:
-            return self.size_bytes + content_bytes <= self._capacity_bytes
+            return self._size_bytes() + content_bytes <= self._capacity_bytes
 
     def read(self, most: int) -> list[bytes]:
         """The oldest records that were not read yet, at most so many; they stay on disk until `acknowledge`."""
@@ -179,6 +180,10 @@ class Spool:
             os.close(self._held)
             self._held = None
 
+    def _size_bytes(self) -> int:
+        """With the lock held."""
+        return sum(segment.size_bytes for segment in self._segments)
+
     def _open_segment(self, content_bytes: int) -> Segment:
         if self._file is not None and self._segments[-1].size_bytes + content_bytes > self._segment_bytes:
             self._seal()
@@ -191,7 +196,7 @@ class Spool:
 
     def _make_room(self, content_bytes: int) -> int:
         lost = 0
-        while self._segments and self.size_bytes + content_bytes > self._capacity_bytes:
+        while self._segments and self._size_bytes() + content_bytes > self._capacity_bytes:
             if len(self._segments) == 1:
                 self._seal()
             lost += self._segments[0].unread  # those that were read are with the reader, who goes on with them

@@ -23,6 +23,7 @@ from tests.serving.serving_factories import NOON, a_prediction, counted, eventua
 
 Write = Callable[[Sequence[bytes]], int]
 EARLY = datetime.fromisoformat("1901-01-01")
+EMFILE = OSError(errno.EMFILE, "Too many open files")
 ROW_BYTES = len(a_prediction(10).model_dump_json()) + 8
 
 
@@ -244,6 +245,58 @@ def test_a_disk_that_takes_nothing_is_counted_and_serving_goes_on(
 
     assert counted(metrics, "log_rows_total", outcome="lost") == 1
     assert len(logged(tables, "full")) == 1
+
+
+def test_a_process_that_can_open_no_file_goes_on_writing_once_it_can(
+    tables: Wiring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_writer(partial(stored, tables), tmp_path, backoff_seconds=0.001) as (log, metrics):
+        read = log._spool.read
+        fails = iter([EMFILE, EMFILE])
+
+        def out_of_files(most: int) -> list[bytes]:
+            for error in fails:
+                raise error
+            return read(most)
+
+        monkeypatch.setattr(log._spool, "read", out_of_files)
+        log.record([a_prediction(number, model="files") for number in range(3)])
+        assert log.flush()
+
+    assert counted(metrics, "log_failures_total") == 2
+    assert counted(metrics, "log_rows_total", outcome="written") == 3
+
+
+def test_what_was_read_is_written_though_counting_it_failed(
+    tables: Wiring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_writer(partial(stored, tables), tmp_path, backoff_seconds=0.001) as (log, _):
+        store, fails = log._store, iter([RuntimeError("once")])
+
+        def stumbles(batch: Sequence[bytes]) -> bool:
+            for error in fails:
+                raise error
+            return store(batch)
+
+        monkeypatch.setattr(log, "_store", stumbles)
+        log.record([a_prediction(1, model="stumbles")])
+        assert log.flush()
+
+    assert len(logged(tables, "stumbles")) == 1
+
+
+def test_closing_ends_though_the_spool_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_files(most: int) -> list[bytes]:
+        raise EMFILE
+
+    log = LogWriter(away, Spool(tmp_path), Metrics(), backoff_seconds=60.0)
+    monkeypatch.setattr(log._spool, "read", out_of_files)
+    log.start()
+    log.record([a_prediction(1)])
+    eventually(lambda: counted(log._metrics, "log_failures_total"))
+
+    assert log.close(timeout_seconds=60.0) == 1
+    assert not log._carrier.is_alive()
 
 
 def test_closing_writes_what_is_spooled(tables: Wiring, tmp_path: Path) -> None:

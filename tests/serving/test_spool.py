@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from hypothesis import given, settings
@@ -215,3 +216,25 @@ def test_syncing_needs_no_records(spool: Spool) -> None:
     spool.append([b"a"])
     spool.sync()
     spool.sync()
+
+
+def test_its_size_can_be_asked_while_others_append(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, capacity_bytes=40_000, segment_bytes=10)
+    done = Event()
+
+    def append() -> None:
+        for _ in range(3_000):
+            spool.append([b"x" * 42])  # each a segment of its own, and the oldest goes
+        done.set()
+
+    others = Thread(target=append)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        others.start()
+        while not done.is_set():
+            assert spool.size_bytes <= 40_000
+    finally:
+        sys.setswitchinterval(before)
+        others.join()
+        spool.close()
