@@ -3,9 +3,9 @@
 A question that comes alone is answered at once; the more there are, the larger a batch gets, up to
 `[serve].batch_rows`, so nobody waits for company. Where answers prove quick they are given on the event loop itself, once
 an iteration of it brings nobody new, since a hop to a thread and back costs as much as scoring; where not, by a thread of
-the model's own. Questions larger than a batch are answered on a thread of their own. At most `[serve].queue_rows` rows
-wait, and none longer than `[serve].timeout_seconds`: beyond that a question is refused, for its client to ask again,
-rather than kept. Called by `predict.py`; what answers is `scoring.py`.
+the model's own. Questions larger than a batch are answered on a thread of their own, of which there are `THREADS` at most.
+At most `[serve].queue_rows` rows wait, and none longer than `[serve].timeout_seconds`: beyond that a question is refused,
+for its client to ask again, rather than kept. Called by `predict.py`; what answers is `scoring.py`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import inf
 from threading import Condition, Thread
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from evergreen.errors import EvergreenError
 from evergreen.types import Prediction
@@ -30,6 +30,9 @@ PROVEN = 20
 """So many batches in a row were quick: then the next is answered on the event loop."""
 LOOP_ROWS = 32
 """At most so many are answered on the event loop between two looks at what came."""
+
+THREADS = 16
+"""Of one server, for what is too much for the event loop. More would only share the cores; fewer might all wait for a Redis."""
 
 
 class Overloaded(EvergreenError):
@@ -48,9 +51,17 @@ class _Waiting:
 class Batches:
     """The questions one model is asked in this process."""
 
-    def __init__(self, model: str, answer: Callable[[Sequence[Question]], Answers], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        model: str,
+        answer: Callable[[Sequence[Question]], Answers],
+        metrics: Metrics,
+        threads: CapacityLimiter | None = None,
+    ) -> None:
+        """`threads` are for questions larger than a batch; without it they share those of everything else."""
         self._model = model
         self._answer = answer
+        self._threads = threads
         self._shed = metrics.shed
         self._queue_rows, self._batch_rows = metrics.queue_rows.labels(model), metrics.batch_rows.labels(model)
         self._waiting: deque[_Waiting] = deque()
@@ -70,7 +81,7 @@ class Batches:
         self._take(rows, rules.queue_rows)
         try:
             if rows > rules.batch_rows:
-                (answered,) = await to_thread.run_sync(self._answer, [question])
+                (answered,) = await to_thread.run_sync(self._answer, [question], limiter=self._threads)
                 if isinstance(answered, Exception):
                     raise answered
                 return answered

@@ -5,7 +5,8 @@ be goes a short way past FastAPI's and Starlette's layers: its body is parsed on
 leaves as bytes. Whatever there is to be said against a request is FastAPI's to say: it gets the request as it came.
 
 Runs on the event loop, which a hop to another thread for each question would cost more than its parsing, and hands the work
-to `batches.py`; many rows become columns on a thread, since they would hold up every other answer, health checks included.
+to `batches.py`; many rows become columns on a thread, since they would hold up every other answer, health checks included;
+on none of those that FastAPI has for plain functions, all of which a database that hangs keeps waiting.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,10 @@ async def predict(model_name: ModelName, body: PredictRequest, serving: Serving)
     parse = partial(
         columns_of, body.rows, loaded.inputs if given else loaded.needs, loaded.spec.serve.max_rows, may_miss=given
     )
-    columns = parse() if len(body.rows) <= ROWS_ON_THE_LOOP else await to_thread.run_sync(parse)
+    if len(body.rows) <= ROWS_ON_THE_LOOP:
+        columns = parse()
+    else:
+        columns = await to_thread.run_sync(parse, limiter=serving.threads)
     ids = [row.example_id for row in body.rows]
     predictions = await serving.batches(model_name).ask(Question(loaded, columns, ids, body.as_of, given))
     said = PredictResponse.dumped(model_name, predictions)

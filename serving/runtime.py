@@ -19,6 +19,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+from anyio import CapacityLimiter
 
 from evergreen.adapters.prediction_log import OutcomeCounts
 from evergreen.errors import ArtifactError
@@ -26,7 +27,7 @@ from evergreen.settings import Settings
 from evergreen.spec import ModelSpec
 from evergreen.types import Release, Task
 from evergreen.wiring import Wiring
-from serving.batches import Batches
+from serving.batches import THREADS, Batches
 from serving.carrier import BATCH_ROWS, Carrier, stored
 from serving.features import FeatureLookup, needs
 from serving.loaded import LoadedModel, LoadedModels, Scoring
@@ -47,6 +48,8 @@ class Runtime:
     def __init__(self, wiring: Wiring, metrics: Metrics | None = None, *, apart: bool = False) -> None:
         self.metrics = metrics or Metrics()
         self._wiring = wiring
+        self.threads = CapacityLimiter(THREADS)
+        """Of predictions alone, so that they wait for nobody who waits for the database."""
         self._batches: dict[str, Batches] = {}
         self._opening = Lock()
         self.models = LoadedModels(
@@ -85,7 +88,7 @@ class Runtime:
         """Where the questions about a model come together."""
         with self._opening:
             if model not in self._batches:
-                self._batches[model] = Batches(model, self.scorer.answer, self.metrics)
+                self._batches[model] = Batches(model, self.scorer.answer, self.metrics, self.threads)
             return self._batches[model]
 
     def close(self) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Semaphore, Thread
 from typing import Any
 
 import httpx
@@ -30,6 +30,7 @@ from evergreen.settings import ROOT, Settings
 from evergreen.types import Release, Window
 from evergreen.wiring import Wiring
 from serving.app import SWITCH_SECONDS, create_app, serve
+from serving.predict import ROWS_ON_THE_LOOP
 from serving.runtime import Runtime
 from tests.serving.server_process import Load, served
 from tests.serving.serving_factories import NOON, a_flight, counted, eventually
@@ -118,6 +119,31 @@ def test_one_row_is_answered_by_the_champion(api: Api) -> None:
     (only,) = body["predictions"]
     assert (only["example_id"], only["version"], only["role"], only["stale"]) == ("one", 1, "champion", [])
     assert 0.0 < only["score"] < 1.0
+
+
+def test_many_rows_do_not_wait_for_those_who_wait_for_a_database_that_hangs(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, answers = Semaphore(0), Event()
+
+    def hang() -> list[Release]:
+        waits.release()
+        assert answers.wait(120)
+        return []
+
+    monkeypatch.setattr(api.runtime, "releases", hang)
+    threads = 40  # as many plain functions as FastAPI runs at a time
+    with ThreadPoolExecutor(threads) as others, httpx.Client(base_url=api.client.base_url, timeout=120) as theirs:
+        try:
+            for _ in range(threads):
+                others.submit(theirs.get, "/ready")
+            assert all(waits.acquire(timeout=60) for _ in range(threads))
+
+            for rows in (ROWS_ON_THE_LOOP + 1, 65):  # to become columns on a thread; to be answered on one too
+                answer = api.predict(*(a_flight(number, example_id=f"h-{number}") for number in range(rows)))
+                assert len(answer.json()["predictions"]) == rows
+        finally:
+            answers.set()
 
 
 def test_answers_are_in_the_log_as_they_were_given(api: Api) -> None:
