@@ -21,6 +21,9 @@ from evergreen.settings import ROOT
 
 MIGRATIONS = ROOT / "deployments" / "migrations"
 BUSY_SECONDS = 30.0
+CONNECT_SECONDS = 5
+SILENT_SECONDS = 20
+"""A server that acknowledged nothing for so long, as one whose machine or network is gone, is an error."""
 _MIGRATION_LOCK = 0x45766772  # "Evgr": the key of Postgres' advisory lock
 
 
@@ -29,10 +32,13 @@ def open_engine(url: str) -> Engine:
 
     SQLite: write-ahead log, foreign keys, up to 30 s of waiting for another writer. Python's driver begins a
     transaction with the first write and not with a read, so no reader's lock is ever upgraded and writers queue.
+
+    Postgres: waits `CONNECT_SECONDS` for a connection and `SILENT_SECONDS` for a sign of the server's machine, unless the URL
+    says otherwise. A statement may take as long as it likes.
     """
     parsed = _driver(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+        return create_engine(parsed, pool_pre_ping=True, connect_args=_patience(parsed))
     if parsed.database:
         _make_folder(Path(parsed.database))
     engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
@@ -122,6 +128,18 @@ def _driver(url: str) -> URL:
     if parsed.drivername in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
     return parsed
+
+
+def _patience(url: URL) -> dict[str, int]:
+    """In libpq's words. What it sends has to be acknowledged; where it only waits for an answer, the system asks (keepalives)."""
+    wanted = {
+        "connect_timeout": CONNECT_SECONDS,
+        "tcp_user_timeout": SILENT_SECONDS * 1_000,
+        "keepalives_idle": SILENT_SECONDS // 2,
+        "keepalives_interval": SILENT_SECONDS // 4,
+        "keepalives_count": 2,
+    }
+    return {name: value for name, value in wanted.items() if name not in url.query}
 
 
 def _make_folder(database: Path) -> None:

@@ -1,12 +1,16 @@
 import multiprocessing
+import socket
+import time
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, event, inspect, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from evergreen.adapters import database
 from evergreen.adapters.database import MIGRATIONS, migrate, open_engine
 from evergreen.adapters.tables import Base, OutcomeRow
 from evergreen.errors import ConfigurationError
@@ -37,6 +41,45 @@ def test_sqlite_is_opened_with_a_write_ahead_log_patience_and_foreign_keys(tmp_p
     engine.dispose()
 
     assert pragmas == {"journal_mode": "wal", "busy_timeout": 30_000, "foreign_keys": 1, "synchronous": 1}
+
+
+def test_a_postgres_that_accepts_and_says_nothing_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 2)  # the least that libpq takes
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = open_engine(f"postgresql://someone@127.0.0.1:{silent.getsockname()[1]}/nowhere")
+        began = time.monotonic()
+
+        with pytest.raises(OperationalError, match="timeout"):
+            engine.connect()
+
+    assert time.monotonic() - began < 30
+
+
+def test_a_postgres_that_is_gone_is_noticed_unless_its_url_has_more_patience() -> None:
+    asked: list[dict[str, object]] = []
+    for url in ("postgresql://nobody@127.0.0.1/n", "postgresql://nobody@127.0.0.1/n?tcp_user_timeout=90000"):
+        engine = open_engine(url)
+
+        @event.listens_for(engine, "do_connect")
+        def _note(_dialect: object, _record: object, _args: object, options: dict[str, object]) -> None:
+            asked.append(options)
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            engine.connect()
+
+    assert [one["tcp_user_timeout"] for one in asked] == [20_000, "90000"]
+    assert [one["connect_timeout"] for one in asked] == [5, 5]
+    assert asked[0].items() >= {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2}.items()
+
+
+def test_a_postgres_connection_takes_what_it_is_given(postgres_url: str) -> None:
+    engine = open_engine(postgres_url)
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        assert driver.info.get_parameters()["tcp_user_timeout"] == "20000"
+    engine.dispose()
 
 
 def test_processes_that_migrate_an_empty_sqlite_at_once_all_succeed(tmp_path: Path) -> None:
