@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 Kind = Literal["key", "string", "integer", "number", "timestamp", "category"]
 """What a column of a request must hold; a key is a text or a whole number, and a category too, or nothing."""
 CLOSE_SECONDS = 10.0
-"""How long a closing process waits for loads that have begun; a registry that does not answer holds nobody up longer."""
+"""How long a closing process waits for looks and loads that have begun: no database or registry holds anybody up longer."""
 
 
 class NotLoadedError(EvergreenError):
@@ -159,11 +159,10 @@ class LoadedModels:
     def close(self) -> None:
         """Stop looking; what is in memory keeps answering."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
         until = time.monotonic() + CLOSE_SECONDS
-        for loading in self._loading.values():
-            loading.join(max(0.0, until - time.monotonic()))
+        for thread in (self._thread, *self._loading.values()):
+            if thread.is_alive():
+                thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
         while not self._stopping.wait(self._poll_seconds):

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from evergreen.errors import ArtifactError, UnknownModel
 from evergreen.types import Release
+from serving import loaded
 from serving.loaded import LoadedModel, LoadedModels, NotLoadedError, Scoring
 from serving.metrics import Metrics
 from tests.serving.serving_factories import a_spec, counted, eventually
@@ -278,6 +279,29 @@ def test_a_release_that_changes_while_its_version_is_loaded_is_not_loaded_again(
         eventually(lambda: models.named("taxi").release.revision == 3)
 
     assert registry.asked == [("taxi", 1), ("taxi", 2)]
+
+
+def test_closing_does_not_wait_for_ever_for_a_database_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answers = Event(), Event()
+
+    def hang() -> list[Release]:
+        asked.set()
+        assert answers.wait(60)
+        return []
+
+    monkeypatch.setattr(loaded, "CLOSE_SECONDS", 0.05)
+    models = LoadedModels(hang, load, fetch, Metrics(), poll_seconds=0.01)
+    models.start()
+    assert asked.wait(60)
+
+    closing = Thread(target=models.close)
+    closing.start()
+    closing.join(10)
+    waits = closing.is_alive()
+    answers.set()
+
+    assert not waits
+    eventually(lambda: not models._thread.is_alive())
 
 
 def test_a_version_loaded_for_a_model_that_was_taken_off_does_not_serve() -> None:
