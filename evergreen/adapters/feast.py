@@ -30,7 +30,7 @@ from feast.types import String, UnixTimestamp
 
 from evergreen.adapters.domains import domain_module
 from evergreen.adapters.online.on_demand import Columns, computing
-from evergreen.adapters.online.read import open_online_store
+from evergreen.adapters.online.read import open_online_store, prepare
 from evergreen.adapters.online.usable import ValueCache, look_up
 from evergreen.adapters.online.view import StoredView
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
@@ -106,6 +106,7 @@ class Features:
         found = [copy.deepcopy(one) for path in sorted(self._repo.glob("*/definitions.py")) for one in _defined(path)]
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # "on-demand views are experimental"
             self._store.apply(found)
+        prepare(self._store)
         self._plans.clear()
 
     def inputs(self, service: str, entity_features: Sequence[str]) -> dict[str, Kind]:
@@ -176,7 +177,7 @@ class Features:
         """Look the rows up as of a moment, in one read; see `OnlineFeatures`. A `cache` may spare that read.
 
         `rows` holds the entity keys and the request's columns as lists of one length; times are datetimes or ISO 8601.
-        Raises `DataError` naming a missing column or a value that cannot be read, and `OnlineStoreAway` where Redis is away.
+        Raises `DataError` naming a missing column or a value that cannot be read, and `OnlineStoreAway` where the store is away.
         """
         plan = self._plan(service)
         _require(plan.columns, rows, service)

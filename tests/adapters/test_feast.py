@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,16 @@ def test_a_thousand_served_rows_equal_their_training_rows(history: Settings, spe
     for moment in MOMENTS:
         fresh.materialize(DOMAIN, moment)
         assert mismatches(fresh, asked_at(history, spec, moment, 200), moment) == []
+
+
+def test_values_are_read_while_others_are_written(history: Settings, spec: ModelSpec, fresh: Features) -> None:
+    fresh.materialize(MOMENTS[0])
+    rows = columns(asked_at(history, spec, MOMENTS[0], 10), fresh)
+    before = fresh.online(SERVICE, rows, MOMENTS[0])
+    with closing(sqlite3.connect(fresh._store.config.online_store.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")  # as a materialization does once it no longer fits into memory, and to commit
+
+        assert fresh.online(SERVICE, rows, MOMENTS[0]) == before
 
 
 def test_rows_served_from_redis_equal_their_training_rows(

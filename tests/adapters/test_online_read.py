@@ -2,14 +2,18 @@
 
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+import redis.exceptions
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.infra.online_stores.helpers import _mmh3
 from feast.on_demand_feature_view import on_demand_feature_view
@@ -238,6 +242,39 @@ def test_a_redis_that_hangs_or_is_gone_is_away_and_holds_nobody_up(
         for _ in range(2):
             with pytest.raises(OnlineStoreAway, match=r"Redis, does not answer: (Timeout|Error 111)"):
                 lean.read(wanted()[:1])
+
+
+def test_a_sqlite_that_is_locked_is_away_and_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "online.db"
+    lean = open_online_store(a_store(tmp_path, {"type": "sqlite", "path": str(path)}))
+    began = time.monotonic()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+
+        with pytest.raises(OnlineStoreAway, match="SQLite, does not answer: database is locked"):
+            lean.read(wanted()[:1])
+
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("error", [redis.exceptions.ConnectionError("gone"), redis.exceptions.TimeoutError("hangs")])
+def test_a_redis_that_feast_reads_is_away_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    lean = open_online_store(a_store(tmp_path, {"type": "redis", "connection_string": REDIS}))
+    monkeypatch.setattr(FeatureStore, "get_online_features", Mock(side_effect=error))
+    of_small_number = [one for one in wanted() if one[0].name == "of_small_number"]
+
+    with pytest.raises(OnlineStoreAway, match=r"does not answer: (gone|hangs)"):
+        lean.read(of_small_number)
+
+
+def test_a_sqlite_that_feast_reads_is_away_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = sqlite3.OperationalError("database is locked")
+    monkeypatch.setattr(FeatureStore, "get_online_features", Mock(side_effect=locked))
+
+    with pytest.raises(OnlineStoreAway, match="does not answer: database is locked"):
+        FeastRead(a_store(tmp_path, {"type": "sqlite", "path": str(tmp_path / "online.db")})).read(wanted()[:1])
 
 
 def test_what_failed_half_way_leaves_no_answer_for_the_next(store: FeatureStore) -> None:

@@ -10,6 +10,7 @@ through Feast. Values are what `OnlineResponse.to_dict` gives. Not here: whether
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +21,7 @@ from feast import FeatureStore
 
 from evergreen.adapters.online.values import sqlite_seconds, values
 from evergreen.adapters.online.view import Held, Key, OnlineStore, StoredView, Wanted
+from evergreen.errors import OnlineStoreAway
 
 SQLITE_VARIABLES = 30_000
 """Keys of a view in one statement; SQLite takes 32,766 variables."""
@@ -27,34 +29,58 @@ SQLITE_MANY = 20
 """From so many keys of a view on, a statement of its own takes less time than to fill its rows up to the widest view's."""
 SQLITE_FEATURES = 1_900
 """Of one view; SQLite gives 2,000 columns."""
+BUSY_SECONDS = 0.2
+"""A SQLite that another process has locked for so long is away."""
+AWAY: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, sqlite3.OperationalError)
+"""What a store raises that does not answer; a vendor's own are added."""
 
 
 def open_online_store(store: FeatureStore) -> OnlineStore:
     """The leanest read that gives what Feast would."""
-    through_feast = FeastRead(store)
+    kind = getattr(store.config.online_store, "type", None)
+    if kind == "redis":
+        from evergreen.adapters.online.redis import REDIS_AWAY, RedisRead  # its client is an extra
+
+        through_feast = FeastRead(store, REDIS_AWAY)
+    else:
+        through_feast = FeastRead(store)
     versioned = store.config.registry.enable_online_feature_view_versioning
     if versioned or store.config.entity_key_serialization_version != 3:
         return through_feast
-    kind = getattr(store.config.online_store, "type", None)
     if kind == "sqlite":
-        path = Path(store.config.online_store.path)
-        return SqliteRead(path if path.is_absolute() else Path(store.repo_path) / path, store.project, through_feast)
+        return SqliteRead(_sqlite_path(store), store.project, through_feast)
     if kind == "redis" and getattr(store.config.online_store, "client", "redis") == "redis":
-        from evergreen.adapters.online.redis import RedisRead  # its client is an extra
-
         return RedisRead(store, through_feast)
     return through_feast
+
+
+def prepare(store: FeatureStore) -> None:
+    """Once its tables are there: a SQLite is read while it is written to, which stays in the file.
+
+    Where another process has it locked just now, that is left to whoever opens the store next.
+    """
+    if getattr(store.config.online_store, "type", None) == "sqlite":
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(_sqlite_path(store), BUSY_SECONDS)) as database,
+        ):
+            database.execute("PRAGMA journal_mode = WAL")
 
 
 class FeastRead:
     """Through Feast's own `get_online_features`: any store, any key."""
 
-    def __init__(self, store: FeatureStore) -> None:
+    def __init__(self, store: FeatureStore, away: tuple[type[Exception], ...] = AWAY) -> None:
+        """`away` is what the store's client raises where it gets no answer."""
         self._store = store
+        self._away = away
 
     def read(self, wanted: Sequence[Wanted]) -> list[list[Held]]:
         """See `OnlineStore`; event times are whole seconds here."""
-        return [self._read_view(view, keys) for view, keys in wanted]
+        try:
+            return [self._read_view(view, keys) for view, keys in wanted]
+        except self._away as error:
+            raise OnlineStoreAway(f"the online store does not answer: {error}") from error
 
     def _read_view(self, view: StoredView, keys: Sequence[Key]) -> list[Held]:
         if not keys:
@@ -84,6 +110,12 @@ class SqliteRead:
             return self._through_feast.read(wanted)
         if any(len(view.features) > SQLITE_FEATURES for view, _ in wanted):
             return self._through_feast.read(wanted)
+        try:
+            return self._read(wanted, encoded)
+        except sqlite3.OperationalError as error:
+            raise OnlineStoreAway(f"the online store, SQLite, does not answer: {error}") from error
+
+    def _read(self, wanted: Sequence[Wanted], encoded: Sequence[Sequence[bytes]]) -> list[list[Held]]:
         connection = self._connection()
         found: list[dict[bytes, Held]] = [{} for _ in wanted]
         for parts in _statements(encoded):
@@ -103,10 +135,15 @@ class SqliteRead:
         except FileNotFoundError:
             inode = None
         if inode is None or getattr(self._mine, "inode", None) != inode:
-            self._mine.connection = sqlite3.connect(self._path)
+            self._mine.connection = sqlite3.connect(self._path, BUSY_SECONDS)
             self._mine.inode = self._path.stat().st_ino
         connection: sqlite3.Connection = self._mine.connection
         return connection
+
+
+def _sqlite_path(store: FeatureStore) -> Path:
+    path = Path(store.config.online_store.path)
+    return path if path.is_absolute() else Path(store.repo_path) / path
 
 
 def _statements(encoded: Sequence[Sequence[bytes]]) -> Iterator[list[tuple[int, Sequence[bytes]]]]:

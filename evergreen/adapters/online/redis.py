@@ -17,6 +17,8 @@ from evergreen.errors import OnlineStoreAway
 
 ANSWER_SECONDS = 1.0
 """A Redis that says nothing for so long is away."""
+REDIS_AWAY = (ConnectionError, TimeoutError)
+"""Redis' own, as its client raises them."""
 
 
 class RedisRead:
@@ -82,7 +84,7 @@ class RedisRead:
                 return ask()
         except BaseException as error:
             connection.disconnect()  # answers nobody has read would be the next one's
-            if isinstance(error, ConnectionError | TimeoutError):
+            if isinstance(error, REDIS_AWAY):
                 raise OnlineStoreAway(f"the online store, Redis, does not answer: {error}") from error
             raise
 

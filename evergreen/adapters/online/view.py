@@ -71,4 +71,4 @@ class OnlineStore(Protocol):
     """A bulk read of what a store holds."""
 
     def read(self, wanted: Sequence[Wanted]) -> list[list[Held]]:
-        """For each view, one entry a key in the order asked."""
+        """For each view, one entry a key in the order asked. Raises `OnlineStoreAway` where the store does not answer."""
