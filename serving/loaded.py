@@ -25,7 +25,8 @@ from serving.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 Kind = Literal["key", "string", "integer", "number", "timestamp", "category"]
-"""What a column of a request must hold; a key is a text or a whole number, and a category too, or nothing."""
+"""What a column of a request must hold; a key is a text or a whole number (one whose entity has whole numbers is an integer), and
+a category too, or nothing."""
 CLOSE_SECONDS = 10.0
 """How long a closing process waits for looks and loads that have begun: no database or registry holds anybody up longer."""
 

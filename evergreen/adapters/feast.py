@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import yaml
-from feast import Entity, FeatureService, FeatureStore, FeatureView, OnDemandFeatureView, Project, RepoConfig
+from feast import Entity, FeatureService, FeatureStore, FeatureView, OnDemandFeatureView, Project, RepoConfig, ValueType
 from feast.errors import FeatureServiceNotFoundException
 from feast.types import String, UnixTimestamp
 
@@ -40,6 +40,7 @@ REDIS_TIMEOUTS = ",socket_timeout=5,socket_connect_timeout=5"
 """Of Feast's own client, which else waits for ever for a Redis that hangs."""
 _BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
 _DEFINED = (Project, Entity, FeatureView, OnDemandFeatureView, FeatureService)
+_WHOLE = {ValueType.INT64: "Int64", ValueType.INT32: "Int32"}
 Kind = Literal["numeric", "categorical"]
 
 
@@ -117,9 +118,14 @@ class Features:
         return {**self._plan(service).features, **dict.fromkeys(entity_features, "categorical")}
 
     def needs(self, service: str) -> dict[str, str]:
-        """Columns a row must bring to be looked up: entity keys as `key`, request columns by Feast's name of their type."""
+        """Columns a row must bring to be looked up: entity keys as `key`, request columns by Feast's name of their type.
+
+        A key that is a whole number is named by its type, too: Feast cannot look a text up.
+        """
         plan = self._plan(service)
-        return dict.fromkeys(plan.keys, "key") | {name: str(dtype) for name, dtype in plan.request.items()}
+        types = {name: kind for view in plan.stored for name, kind in zip(view.keys, view.key_types, strict=True)}
+        keys = {name: _WHOLE.get(types[name], "key") for name in plan.keys}
+        return keys | {name: str(dtype) for name, dtype in plan.request.items()}
 
     def tables(self, service: str) -> tuple[str, ...]:
         """Feature tables the service's values come from: the folders its views read."""

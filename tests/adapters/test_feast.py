@@ -13,13 +13,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from fastapi.exceptions import RequestValidationError
+from feast import ValueType
 
 from evergreen.adapters import feature_tables
-from evergreen.adapters.feast import Features, _without_nan
+from evergreen.adapters.feast import Features, _Plan, _without_nan
+from evergreen.adapters.online.view import StoredView
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
 from evergreen.settings import ROOT, Settings
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.types import Window
+from serving.features import needs
+from serving.schemas import Row, columns_of
 from stack.ports import free_port
 from tests.flights_history import END, features, history
 
@@ -129,6 +134,17 @@ def test_values_are_read_while_others_are_written(history: Settings, spec: Model
         other.execute("BEGIN EXCLUSIVE")  # as a materialization does once it no longer fits into memory, and to commit
 
         assert fresh.online(SERVICE, rows, MOMENTS[0]) == before
+
+
+def test_a_text_for_a_key_that_is_a_whole_number_is_refused_before_it_is_looked_up(fresh: Features) -> None:
+    stored = StoredView("visits", ("customer", "city"), (ValueType.INT64, ValueType.STRING), ("count",), 60.0)
+    fresh._plans["visits"] = _Plan((stored,), (), {}, {})
+    kinds = needs(fresh, "visits")
+
+    assert kinds == {"customer": "integer", "city": "key"}
+    assert columns_of([Row(customer=7, city="B")], kinds, max_rows=1) == {"customer": [7], "city": ["B"]}
+    with pytest.raises(RequestValidationError, match="should be a whole number"):
+        columns_of([Row(customer="abc", city="B")], kinds, max_rows=1)
 
 
 def test_rows_served_from_redis_equal_their_training_rows(
