@@ -18,7 +18,7 @@ from evergreen.errors import DataError
 from evergreen.types import Prediction
 from serving.carrier import Pace
 from serving.metrics import Metrics
-from serving.spool import Spool
+from serving.spool import NotKept, Spool
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +93,13 @@ class LogWriter:
         A full spool drops its oldest. `wait_seconds` lets a bulk job wait for room instead; serving leaves it at 0.
         """
         rows = [_as_json(prediction) for prediction in predictions]
-        if not rows or not self._may_append(sum(map(len, rows)), wait_seconds):
+        if not rows or not self._may_append(rows, wait_seconds):
             self._lose(len(rows), "the log is closed" if self._closing else "the spool stayed full", "new")
             return 0
         try:
             self._lose(self._spool.append(rows), "the spool is full", "oldest")
-        except OSError as error:
+        except NotKept as error:
+            self._lose(error.lost, "the spool is full", "oldest")
             self._lose(len(rows), f"the disk does not take them: {error}", "new")
             return 0
         self._appended.set()
@@ -132,11 +133,11 @@ class LogWriter:
         self._spool.close()
         return left
 
-    def _may_append(self, content_bytes: int, wait_seconds: float) -> bool:
+    def _may_append(self, rows: Sequence[bytes], wait_seconds: float) -> bool:
         with self._changed:
             if wait_seconds:
-                self._changed.wait_for(lambda: self._closing or self._spool.has_room(content_bytes), wait_seconds)
-                return not self._closing and self._spool.has_room(content_bytes)
+                self._changed.wait_for(lambda: self._closing or self._spool.has_room(rows), wait_seconds)
+                return not self._closing and self._spool.has_room(rows)
             return not self._closing
 
     def _sync(self) -> None:
@@ -156,7 +157,7 @@ class LogWriter:
         while True:
             try:
                 self._await_batch()
-                batch = batch or self._spool.read(self._batch_rows)
+                batch = batch or self._read()
                 if self._closing and (not batch or time.monotonic() > self._until):
                     return
                 if not self._store(batch):
@@ -185,6 +186,15 @@ class LogWriter:
                 self._kept_up_at = time.monotonic()
             # A transaction a row would compete with serving for the interpreter: let a batch come together first.
             self._changed.wait_for(self._is_due, self._linger_seconds)
+
+    def _read(self) -> list[bytes]:
+        """The next batch; what altered on the disk since it was recorded is counted as lost."""
+        torn_bytes, rotten = self._spool.torn_bytes, self._spool.rotten_records
+        batch = self._spool.read(self._batch_rows)
+        if lost := self._spool.rotten_records - rotten:
+            self._metrics.log_torn_bytes.inc(self._spool.torn_bytes - torn_bytes)
+            self._lose(lost, "they cannot be read any more", "oldest")
+        return batch
 
     def _back_off(self, seconds: float) -> float:
         """Wait so long, or until it is closed; returns how long to wait the next time."""

@@ -81,7 +81,9 @@ class Metrics:
         )
         self.log_queue_rows = gauge("log_queue_rows", "Predictions in the spool, waiting to be written to the log")
         self.log_spool_bytes = gauge("log_spool_bytes", "Size of the spool on disk")
-        self.log_torn_bytes = counter("log_torn_bytes", "Bytes of a killed process's spool that could not be read")
+        self.log_torn_bytes = counter(
+            "log_torn_bytes", "Bytes of the spool that could not be read: torn by a kill, or altered since"
+        )
         self.log_rows = counter("log_rows", "Predictions handed to the log: written, repeated or lost", "outcome")
         self.log_failures = counter("log_failures", "Attempts to write a batch of predictions that failed")
         self.outcomes = counter("outcomes", "Outcomes reported; unknown ones are new too", "model", "kind")

@@ -26,6 +26,15 @@ HEAD = struct.Struct("<II")
 SUFFIX = ".spool"
 
 
+class NotKept(OSError):
+    """The disk takes nothing more; the message is its own."""
+
+    def __init__(self, error: OSError, lost: int) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.lost = lost
+        """Older records that had gone to make room by then."""
+
+
 @dataclass
 class Segment:
     """One file, written once from its beginning to its end and then read the same way."""
@@ -54,7 +63,10 @@ class Spool:
     """The segments of one folder. Any thread may append; one thread reads and acknowledges."""
 
     def __init__(self, folder: Path, *, capacity_bytes: int = 512 << 20, segment_bytes: int = 4 << 20) -> None:
-        """Open what an earlier process left in `folder`; `torn_bytes` says how much of that could not be read."""
+        """Open what an earlier process left in `folder`; `torn_bytes` says how much of that could not be read.
+
+        What cannot be read later is added there, and to `rotten_records`.
+        """
         self._folder = folder
         self._capacity_bytes = capacity_bytes
         self._segment_bytes = min(segment_bytes, max(1, capacity_bytes // 4))
@@ -64,6 +76,7 @@ class Spool:
         self._unsynced = False
         self._new_file = False
         self.torn_bytes = 0
+        self.rotten_records = 0
         folder.mkdir(parents=True, exist_ok=True)
         self._segments = deque(self._recovered(path) for path in sorted(folder.glob(f"*{SUFFIX}")))
         last = int(self._segments[-1].path.stem) if self._segments else 0
@@ -107,27 +120,24 @@ class Spool:
     def append(self, records: Sequence[bytes]) -> int:
         """Keep the records, all or none; returns how many older ones went to make room.
 
-        Costs one write to the page cache. Raises `OSError` where the disk takes nothing; then none is kept.
+        Costs one write to the page cache. Raises `NotKept` where the disk takes nothing; then none is kept.
         """
         content = b"".join(HEAD.pack(len(one), zlib.crc32(one)) + one for one in records)
         with self._lock:
-            lost = self._make_room(len(content))
-            segment = self._open_segment(len(content))
-            assert self._file is not None
-            written = 0
+            lost = 0
             try:
-                while written < len(content):
-                    written += os.write(self._file, content[written:])
-            except OSError:
-                os.ftruncate(self._file, segment.size_bytes)
-                raise
+                lost = self._make_room(len(content))
+                segment = self._written(content)
+            except OSError as error:
+                raise NotKept(error, lost) from error
             segment.size_bytes += len(content)
             segment.records += len(records)
             self._unsynced = True
             return lost
 
-    def has_room(self, content_bytes: int) -> bool:
-        """True where so much can be appended and nothing has to go."""
+    def has_room(self, records: Sequence[bytes]) -> bool:
+        """True where they can be appended and nothing has to go."""
+        content_bytes = sum(map(len, records)) + HEAD.size * len(records)
         with self._lock:
             return self._size_bytes() + content_bytes <= self._capacity_bytes
 
@@ -142,6 +152,7 @@ class Spool:
                 found = list(islice(_records(file, segment.size_bytes), most))
             if not found:  # altered on the disk since it was opened
                 self.torn_bytes += segment.size_bytes - segment.read_bytes
+                self.rotten_records += segment.unread
                 logger.error("%s: %d records cannot be read any more", segment.path, segment.unread)
                 segment.read_records = segment.records
                 return []
@@ -183,6 +194,19 @@ class Spool:
     def _size_bytes(self) -> int:
         """With the lock held."""
         return sum(segment.size_bytes for segment in self._segments)
+
+    def _written(self, content: bytes) -> Segment:
+        """The segment whose end it now is; nothing of it stays where the disk does not take all."""
+        segment = self._open_segment(len(content))
+        assert self._file is not None
+        written = 0
+        try:
+            while written < len(content):
+                written += os.write(self._file, content[written:])
+        except OSError:
+            os.ftruncate(self._file, segment.size_bytes)
+            raise
+        return segment
 
     def _open_segment(self, content_bytes: int) -> Segment:
         if self._file is not None and self._segments[-1].size_bytes + content_bytes > self._segment_bytes:

@@ -18,7 +18,7 @@ from serving import log_writer
 from serving.carrier import Pace, stored
 from serving.log_writer import KEEPS_UP_ROWS, LogWriter, _as_json
 from serving.metrics import Metrics
-from serving.spool import Spool
+from serving.spool import NotKept, Spool
 from tests.serving.serving_factories import NOON, a_prediction, counted, eventually
 
 Write = Callable[[Sequence[bytes]], int]
@@ -234,7 +234,7 @@ def test_a_disk_that_takes_nothing_is_counted_and_serving_goes_on(
     tables: Wiring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(records: Sequence[bytes]) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise NotKept(OSError(errno.ENOSPC, "No space left on device"), 2)
 
     with a_writer(partial(stored, tables), tmp_path) as (log, metrics):
         monkeypatch.setattr(log._spool, "append", full)
@@ -243,7 +243,7 @@ def test_a_disk_that_takes_nothing_is_counted_and_serving_goes_on(
         assert log.record([a_prediction(2, model="full")]) == 1
         assert log.flush()
 
-    assert counted(metrics, "log_rows_total", outcome="lost") == 1
+    assert counted(metrics, "log_rows_total", outcome="lost") == 1 + 2  # those that had made room for it, too
     assert len(logged(tables, "full")) == 1
 
 
@@ -297,6 +297,31 @@ def test_closing_ends_though_the_spool_cannot_be_read(tmp_path: Path, monkeypatc
 
     assert log.close(timeout_seconds=60.0) == 1
     assert not log._carrier.is_alive()
+
+
+def test_what_rots_in_the_spool_is_counted_as_lost(tmp_path: Path) -> None:
+    spool, metrics = Spool(tmp_path), Metrics()
+    log = LogWriter(len, spool, metrics)
+    log.record([a_prediction(1), a_prediction(2)])
+    (path,) = tmp_path.glob("*.spool")
+    size_bytes = path.stat().st_size
+    path.write_bytes(b"\0" * size_bytes)
+
+    log.start()
+    assert log.flush()
+    log.close()
+
+    assert counted(metrics, "log_rows_total", outcome="lost") == log.lost_rows == 2
+    assert counted(metrics, "log_torn_bytes_total") == size_bytes
+
+
+def test_a_bulk_job_pushes_nobody_out_by_the_heads_of_its_records(tmp_path: Path) -> None:
+    # Room for the second without the eight bytes that are put in front of each record.
+    with a_writer(away, tmp_path, capacity_bytes=2 * ROW_BYTES - 1, backoff_seconds=60.0) as (log, metrics):
+        assert log.record([a_prediction(10)]) == 1
+        assert log.record([a_prediction(11)], wait_seconds=0.01) == 0
+
+    assert counted(metrics, "log_rows_total", outcome="lost") == 1  # the new one
 
 
 def test_closing_writes_what_is_spooled(tables: Wiring, tmp_path: Path) -> None:

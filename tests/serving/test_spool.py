@@ -5,13 +5,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergreen.settings import ROOT
-from serving.spool import Spool
+from serving.spool import NotKept, Spool
 
 
 @pytest.fixture
@@ -88,6 +89,34 @@ def test_a_full_spool_drops_its_oldest_segment_and_says_how_much_that_was(tmp_pa
     assert spool.waiting == 8
 
 
+def test_there_is_room_for_what_can_be_appended_without_anything_going(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, capacity_bytes=400, segment_bytes=100)
+    spool.append([b"x" * 42] * 2)  # 50 bytes each
+    fits, too_much = [b"y" * 2] * 30, [b"y" * 2] * 31  # 10 bytes each
+
+    assert (spool.has_room(fits), spool.has_room(too_much)) == (True, False)
+    assert spool.append(fits) == 0
+    spool.close()
+
+
+@pytest.mark.parametrize("call", ["open", "write"])
+def test_what_went_to_make_room_for_what_the_disk_did_not_take_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    spool = Spool(tmp_path, capacity_bytes=400, segment_bytes=100)
+    for _ in range(8):
+        spool.append([b"x" * 42])  # 50 bytes each, two a segment
+
+    monkeypatch.setattr(os, call, Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(NotKept, match="No space left") as caught:
+        spool.append([b"x" * 42])
+    monkeypatch.undo()
+
+    assert caught.value.lost == 2
+    assert spool.waiting == 6
+    spool.close()
+
+
 def test_a_batch_in_flight_is_not_counted_as_lost_when_its_segment_goes(tmp_path: Path) -> None:
     spool = Spool(tmp_path, capacity_bytes=400, segment_bytes=100)
     for _ in range(8):
@@ -108,7 +137,7 @@ def test_a_file_that_was_cut_short_under_it_loses_what_is_gone_and_holds_up_noth
     os.truncate(path, left)
 
     assert spool.read(9) == []
-    assert spool.torn_bytes == 50
+    assert (spool.torn_bytes, spool.rotten_records) == (50, 1)
     spool.acknowledge()
     assert spool.waiting == 0
 
