@@ -26,7 +26,7 @@ SYNC_SECONDS = 0.01
 """At most so much of what was answered, and the time of one fsync, is lost to a power cut; to a killed process nothing."""
 MOST_BACKOFF_SECONDS = 5.0
 KEEPS_UP_ROWS = 1_000
-"""With no more in the spool, between two batches, the log keeps up;"""
+"""With no more in the spool, between two batches, the log keeps up, as while there is nothing;"""
 BEHIND_SECONDS = 5.0
 """where it did not for so long, it is behind,"""
 URGENT_SECONDS = 20.0
@@ -180,9 +180,10 @@ class LogWriter:
         """Until rows wait, and a moment longer for more to come together; not at all while it is closing."""
         with self._changed:
             self._idle = True
+            had_nothing = not self._spool.waiting
             self._changed.wait_for(lambda: self._spool.waiting or self._closing)
             self._idle = False
-            if self._spool.waiting <= KEEPS_UP_ROWS:
+            if had_nothing or self._spool.waiting <= KEEPS_UP_ROWS:
                 self._kept_up_at = time.monotonic()
             # A transaction a row would compete with serving for the interpreter: let a batch come together first.
             self._changed.wait_for(self._is_due, self._linger_seconds)

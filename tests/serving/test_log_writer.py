@@ -374,6 +374,21 @@ def test_the_longer_the_log_does_not_keep_up_the_less_it_can_wait(
     assert paces == ["quiet", "steady", "urgent", "quiet"]
 
 
+def test_a_log_that_had_nothing_to_do_is_not_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    with a_writer(gate.write, tmp_path, batch_rows=1) as (log, _):
+        eventually(lambda: log._idle)
+        monkeypatch.setattr(log, "_kept_up_at", log._kept_up_at - 3_600.0)  # an hour ago
+
+        log.record([a_prediction(number) for number in range(KEEPS_UP_ROWS + 2)])
+        assert gate.entered.wait(60)
+        pace = log.pace
+        gate.opened.set()
+        assert log.flush()
+
+    assert pace == "quiet"
+
+
 def test_the_log_cannot_wait_while_somebody_waits_for_it(tmp_path: Path) -> None:
     paces: list[Pace] = []
 
