@@ -33,10 +33,11 @@ Admin = Annotated[ApiKey, Depends(require("admin", always=True))]
 
 
 class RolledBack(Release):
-    """The release now."""
+    """The release as the roll-back left it: a key that is sent again gets what it got the first time."""
 
     already: str | None = None
-    """Why nothing was changed, and how to go one further back; null where it was."""
+    """Why nothing was changed, and how to go one further back; for a key that is sent again, what the release has become
+    since its roll-back. Null otherwise."""
 
 
 @router.post(
@@ -59,17 +60,19 @@ def rollback(
 ) -> RolledBack:
     """Drop the challenger, or put the previous champion back.
 
-    The same `Idempotency-Key` again changes nothing. Nor does a call without one within minutes of a roll-back, since its
-    caller may not have heard of that one: `already` then tells of it, and `X-Again: true` goes one further back.
+    The same `Idempotency-Key` again changes nothing. Nor does a call without one, or with an empty one, within minutes of a
+    roll-back, since its caller may not have heard of that one: `already` then tells of it, and `X-Again: true` goes one
+    further back.
     """
+    request = f"http/{idempotency_key}" if idempotency_key else None
     with wiring.records() as records:
         done = records.releases.take_back(
             model_name,
             at=wiring.settings.clock(),
             actor=f"http/{admin.name}",
             reason=reason,
-            request=f"http/{idempotency_key}" if idempotency_key else None,
-            again=again or idempotency_key is not None,
+            request=request,
+            again=again or request is not None,
         )
     # Who serves is decided. Neither whoever asked nor FastAPI's pool of threads waits for a registry that may be away.
     Thread(target=mirror, args=(wiring, model_name), name=f"mirrors-{model_name}", daemon=True).start()

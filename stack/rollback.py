@@ -2,7 +2,7 @@
 
 Needs Evergreen's tables and nothing else: serving follows them within its poll interval. MLflow's aliases follow when
 MLflow answers, which the command waits a little for. Asked again under the same `--request`, or within minutes without
-one, nothing changes; `--again` goes one further.
+one (an empty one is none), nothing changes; `--again` goes one further.
 """
 
 import argparse
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--request", help="a name of your own; asked again under it, nothing changes")
     parser.add_argument("--again", action="store_true", help="one further back, right after a roll-back")
     asked = parser.parse_args()
+    request = f"command/{asked.request}" if asked.request else None
     wire = wiring()
     try:
         with wire.records() as records:
@@ -35,19 +36,15 @@ def main() -> int:
                 at=wire.settings.clock(),
                 actor=f"command/{getpass.getuser()}",
                 reason=asked.reason,
-                request=f"command/{asked.request}" if asked.request else None,
-                again=asked.again or asked.request is not None,
+                request=request,
+                again=asked.again or request is not None,
             )
     except EvergreenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if done.already:
-        print(f"{asked.model}: {done.already}")
     release = done.release
-    print(
-        f"{asked.model} revision {release.revision}: version {release.champion} is the champion, no challenger",
-        flush=True,
-    )
+    now = f"{asked.model} revision {release.revision}: version {release.champion} is the champion, no challenger"
+    print(f"{asked.model}: {done.already}" if done.already else now, flush=True)
     mirroring = Thread(target=_mirror, args=(wire, asked.model), daemon=True)
     mirroring.start()
     mirroring.join(MIRROR_SECONDS)

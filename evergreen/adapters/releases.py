@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from evergreen.adapters.database import insert_new
 from evergreen.adapters.tables import JournalRow, ReleaseRow
 from evergreen.errors import InvalidTransition, ReleaseConflict, UnknownModel
-from evergreen.release import noted, roll_back
+from evergreen.release import noted, roll_back, told
 from evergreen.types import JournalEntry, Release, TakenBack
 
 AGAIN_AFTER = timedelta(minutes=10)
@@ -83,19 +83,26 @@ class ReleaseStore:
         """Drop the open challenger, or put the previous champion back where there is none; see `change`.
 
         Right after a roll-back (`AGAIN_AFTER`) nothing is changed and its result tells of that one, unless `again` says
-        that one further back is meant. Raises `UnknownModel` where there is no release, `InvalidTransition` where there
-        is nothing to go back to.
+        that one further back is meant; of a `request` that was answered before it tells what was changed since. Raises
+        `UnknownModel` where there is no release, `InvalidTransition` where there is nothing to go back to.
         """
         already: str | None = None
+        is_answered_before = True
 
         def decide(current: Release | None) -> Release:
-            nonlocal already
+            nonlocal already, is_answered_before
+            is_answered_before = False
             if current is None:
                 raise UnknownModel(f"{model} has no release yet: run `retrain` for it first")
             already = None if again else self._just_taken_back(current)
             return current if already else roll_back(current, at=at)
 
         release = self.change(model, decide, action="roll_back", actor=actor, reason=reason, request=request)
+        if is_answered_before and (now := self.current(model)) is not None and now != release:
+            already = (
+                f"this request was answered before, with revision {release.revision} (champion {release.champion}); "
+                f"nothing was changed now. Since then: {told(now)}."
+            )
         return TakenBack(release=release, already=already)
 
     def save(

@@ -85,8 +85,10 @@ class TakenBack(Fact):
     """What a roll-back came to."""
 
     release: Release
+    """As the roll-back left it, which may be a while ago where the request was answered before."""
     already: str | None = None
-    """Why nothing was changed, and how to go one further back; None where it was."""
+    """Why nothing was changed, and how to go one further back; of a request that was answered before, what the release
+    has become since. None otherwise."""
 
 
 class Finding(Fact):

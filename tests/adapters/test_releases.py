@@ -329,14 +329,16 @@ def test_a_note_is_a_revision_that_changes_nothing_and_is_made_once(store: Relea
 def test_a_request_that_was_answered_is_answered_the_same_and_changes_nothing(store: ReleaseStore) -> None:
     save(store, a_release(champion=2, previous=1))
 
-    def back() -> Release:
-        done = store.take_back("flight_delay", at=MAY + DAY, actor="ada", reason="bad", request="r1")
-        return done.release
+    first = back(store, request="r1")
+    assert back(store, request="r1") == first
+    save(store, start(first.release, model="flight_delay", version=3, share=0.1, at=MAY + 2 * DAY))
+    later = back(store, request="r1")
 
-    first = back()
-    save(store, start(first, model="flight_delay", version=3, share=0.1, at=MAY + 2 * DAY))
-
-    assert back() == first
+    assert (first.already, later.release) == (None, first.release)
+    assert later.already == (
+        "this request was answered before, with revision 2 (champion 1); nothing was changed now. Since then: flight_delay at "
+        "revision 3 has champion 1, challenger 3 at 10%, previous None."
+    )
     assert [entry.request for entry in store.journal("flight_delay")] == [None, "r1", None]
 
 

@@ -56,6 +56,27 @@ def test_a_call_or_a_command_that_is_run_again_goes_no_further_back_unless_it_sa
     assert now.champion == 1
 
 
+def test_an_empty_name_of_a_request_is_none_and_goes_no_further_back(
+    installation: Wiring, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = ApiKeys(installation.settings.keys_file)
+    unnamed = {"Authorization": f"Bearer {keys.make('ada', ['admin'])}", "Idempotency-Key": ""}
+    monkeypatch.setattr(stack.rollback, "wiring", lambda: installation)
+    monkeypatch.setattr(sys, "argv", ["rollback", MODEL, "--request", ""])
+    two_back(installation)
+    try:
+        with served(create_app(installation.settings)) as client:
+            first, again = (client.post(f"/models/{MODEL}/rollback", headers=unnamed).json() for _ in range(2))
+    finally:
+        keys.revoke("ada")
+
+    assert stack.rollback.main() == 0
+    assert (first["champion"], first["already"]) == (2, None)
+    assert again == first | {"already": again["already"]}
+    for told in again["already"], capsys.readouterr().out:
+        assert "Version 2 is the champion; nothing was changed" in told
+
+
 def two_back(wire: Wiring) -> None:
     """Champion 2 after 1, with 1 open as challenger once more: two roll-backs away from 1."""
     with wire.records() as records:
