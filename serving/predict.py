@@ -21,9 +21,10 @@ from starlette.datastructures import State
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.columns import columns_of
 from serving.keys import is_admitted, require
 from serving.routes import REFUSALS, ModelName, Serving
-from serving.schemas import PredictRequest, PredictResponse, columns_of
+from serving.schemas import PredictRequest, PredictResponse
 from serving.scoring import Question
 
 ROWS_ON_THE_LOOP = 16

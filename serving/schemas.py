@@ -1,31 +1,40 @@
-"""What goes over the wire: requests, answers, and what a row must bring.
+"""What goes over the wire: requests and answers.
 
-A row's columns depend on the model, so they are checked here against what its feature service needs, and a fault has
-the same shape as any other 422: its place in the body, and what is wrong there. Used by `routes.py` only.
+A request is validated on the event loop, where everybody waits for it. So it is looked at first how much there is of it, and
+of rows that are none only the first is named. What columns a row must have depends on the model: see `columns.py`.
 """
 
-import difflib
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import orjson
 from fastapi.exceptions import RequestValidationError
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    GetPydanticSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from evergreen.adapters.prediction_log import OutcomeKind as Kinds
 from evergreen.figures import LABELS, odd_labels
+from evergreen.spec import MOST_ROWS
 from evergreen.types import Prediction, Release, Task, Utc
-from evergreen.types.fact import in_utc
+from serving.faults import MOST_FAULTS, fault
+from serving.limits import MOST_COLUMNS, MOST_FIELDS, MOST_OUTCOMES, bounded, too_long
 from serving.loaded import Kind
 
 UNSOUND = re.compile("[\0\ud800-\udfff]")
 """Half a surrogate pair cannot be encoded, and PostgreSQL stores no text with a NUL."""
-WHOLE = range(-(2**63), 2**63)
-"""Whole numbers that fit a column."""
 LARGEST = 3.4e38
 """The largest number a model can take: they count in float32."""
 AHEAD = timedelta(minutes=5)
@@ -39,7 +48,19 @@ def sound(text: str) -> str:
     return text
 
 
-Cell = bool | int | float | str | None
+def _cell(_kind: Any, _make: Any) -> CoreSchema:
+    """As pydantic would make it, but that a cell of none of these kinds is one fault, and not one of each kind."""
+    told = "should be a text, a number, true, false or null"
+    return core_schema.nullable_schema(
+        core_schema.union_schema(
+            [core_schema.bool_schema(), core_schema.int_schema(), core_schema.float_schema(), core_schema.str_schema()],
+            custom_error_type="cell_type",
+            custom_error_message=told,
+        )
+    )
+
+
+Cell = Annotated[bool | int | float | str | None, GetPydanticSchema(_cell)]
 ExampleId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(sound)]
 
 
@@ -47,6 +68,17 @@ class Message(BaseModel):
     """Base of all requests and answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Asked(Message):
+    """Base of all requests."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > MOST_FIELDS:
+            raise too_long(len(given), f"fields, of which only {', '.join(cls.model_fields)} are known")
+        return given
 
 
 class Row(BaseModel):
@@ -57,6 +89,7 @@ class Row(BaseModel):
         extra="allow",
         use_attribute_docstrings=True,
         json_schema_extra={
+            "maxProperties": MOST_COLUMNS,
             "examples": [
                 {
                     "example_id": "2013-06-10-DL-141-JFK",
@@ -68,7 +101,7 @@ class Row(BaseModel):
                     "scheduled_arrival": "2013-06-11T02:38:00Z",
                     "distance": 2586,
                 }
-            ]
+            ],
         },
     )
     __pydantic_extra__: dict[str, Cell]
@@ -78,13 +111,29 @@ class Row(BaseModel):
 
 
 def _as_list(rows: Any) -> Any:
-    return [rows] if isinstance(rows, dict) else rows
+    if type(rows) is dict:
+        rows = [rows]
+        if len(rows[0]) <= MOST_COLUMNS:  # as most requests are
+            return rows
+    return bounded(rows, "rows", MOST_ROWS, MOST_COLUMNS)
 
 
-class PredictRequest(Message):
+def _few_outcomes(outcomes: Any) -> Any:
+    return bounded(outcomes, "outcomes", MOST_OUTCOMES, MOST_FIELDS)
+
+
+class PredictRequest(Asked):
     """One row or many, of what the features are looked up by; or, with `features` = given, of the features themselves."""
 
-    rows: Annotated[list[Row], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=Row | list[Row])]
+    rows: Annotated[
+        list[Row],
+        FailFast(),
+        Field(min_length=1),
+        BeforeValidator(
+            _as_list,
+            json_schema_input_type=Row | Annotated[list[Row], Field(min_length=1, max_length=MOST_ROWS)],
+        ),
+    ]
     features: Literal["online", "given"] = "online"
     """Given: each row holds the model's inputs (`inputs` in /models), null or left out where missing, and nothing is
     looked up."""
@@ -154,10 +203,18 @@ class Outcome(Message):
     correction."""
 
 
-class OutcomesRequest(Message):
+class OutcomesRequest(Asked):
     """Outcomes to keep beside the predictions."""
 
-    outcomes: Annotated[list[Outcome], Field(min_length=1, max_length=100_000)]
+    outcomes: Annotated[
+        list[Outcome],
+        FailFast(),
+        Field(min_length=1, max_length=MOST_OUTCOMES),
+        BeforeValidator(
+            _few_outcomes,
+            json_schema_input_type=Annotated[list[Outcome], Field(min_length=1, max_length=MOST_OUTCOMES)],
+        ),
+    ]
 
 
 class OutcomesResponse(Message):
@@ -208,135 +265,28 @@ class Refusal(Message):
     detail: str
 
 
-def columns_of(
-    rows: Sequence[Row], needs: Mapping[str, Kind], max_rows: int, *, may_miss: bool = False
-) -> dict[str, list[Any]]:
-    """A column for each of `needs`, parsed; raises FastAPI's 422 naming every field that is wrong.
-
-    With `may_miss` a field that is null or left out is None.
-    """
-    faults: list[dict[str, Any]] = []
-    if len(rows) > max_rows:
-        message = f"{len(rows)} rows in one request, [serve].max_rows is {max_rows}; send them in several requests"
-        raise RequestValidationError([_fault("too_long", ("rows",), message, len(rows))])
-    columns: dict[str, list[Any]] = {name: [] for name in needs}
-    seen: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        given = row.model_extra or {}
-        for name, kind in needs.items():
-            try:
-                cell = given.get(name)
-                columns[name].append(None if may_miss and cell is None else _PARSERS[kind](cell))
-            except ValueError as error:
-                missing = "missing" if given.get(name) is None else f"{kind}_type"
-                faults.append(_fault(missing, ("rows", number, name), str(error), given.get(name)))
-        for name in given.keys() - needs.keys():
-            near = difflib.get_close_matches(name, [*needs, "example_id"], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"this model takes {sorted(needs)}"
-            message = f"unknown column; {hint}"
-            faults.append(_fault("extra_forbidden", ("rows", number, name), message, given[name]))
-        if row.example_id is not None and seen.setdefault(row.example_id, number) != number:
-            message = f"row {seen[row.example_id]} has the same example_id; an example is asked about once a request"
-            faults.append(_fault("repeated", ("rows", number, "example_id"), message, row.example_id))
-    if faults:
-        raise RequestValidationError(faults)
-    return columns
-
-
 def require_labels(outcomes: Sequence[Outcome], task: Task) -> None:
     """Refuse labels that are not the task's, with FastAPI's 422."""
     odd = odd_labels(task, np.array([outcome.label for outcome in outcomes])).tolist()
-    faults = [
-        _fault(
-            "label", ("outcomes", number, "label"), f"should be {LABELS[task]}, as the model is {task}", outcome.label
-        )
+    told = f"should be {LABELS[task]}, as the model is {task}"
+    _refuse(
+        fault("label", ("outcomes", number, "label"), told, outcome.label)
         for number, outcome in enumerate(outcomes)
         if odd[number]
-    ]
-    if faults:
-        raise RequestValidationError(faults)
+    )
 
 
 def require_known(outcomes: Sequence[Outcome], now: datetime) -> None:
     """Refuse outcomes from after the logical now, with FastAPI's 422: nothing is known before it comes true."""
-    faults = [
-        _fault(
-            "not_known_yet",
-            ("outcomes", number, "label_timestamp"),
-            f"is after now, {now.isoformat()}: an outcome is reported once it is known",
-            outcome.label_timestamp.isoformat(),
-        )
+    told = f"is after now, {now.isoformat()}: an outcome is reported once it is known"
+    _refuse(
+        fault("not_known_yet", ("outcomes", number, "label_timestamp"), told, outcome.label_timestamp.isoformat())
         for number, outcome in enumerate(outcomes)
         if outcome.label_timestamp - now > AHEAD
-    ]
-    if faults:
-        raise RequestValidationError(faults)
+    )
 
 
-def _fault(kind: str, where: tuple[str | int, ...], message: str, given: Any) -> dict[str, Any]:
-    return {"type": kind, "loc": ("body", *where), "msg": message, "input": given}
-
-
-def _present(value: Cell) -> bool | int | float | str:
-    if value is None:
-        raise ValueError("Field required: the model's feature service needs it")
-    return value
-
-
-def _key(value: Cell) -> str | int:
-    value = _present(value)
-    if isinstance(value, bool | float) or value == "":
-        raise ValueError("should be a key: a text that is not empty, or a whole number")
-    return sound(value) if isinstance(value, str) else _integer(value)
-
-
-def _string(value: Cell) -> str:
-    value = _present(value)
-    if not isinstance(value, str) or not value:
-        raise ValueError("should be a text that is not empty")
-    return sound(value)
-
-
-def _integer(value: Cell) -> int:
-    value = _present(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("should be a whole number")
-    if value not in WHOLE:
-        raise ValueError("should be a whole number of at most 64 bits")
-    return value
-
-
-def _number(value: Cell) -> float:
-    if type(value) is float and -LARGEST <= value <= LARGEST:  # as most cells are
-        return value
-    value = _present(value)
-    try:
-        number = math.nan if isinstance(value, bool | str) else float(value)
-    except OverflowError:  # a whole number beyond the largest float
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError("should be a finite number")
-    if abs(number) > LARGEST:
-        raise ValueError(f"should be a number of at most {LARGEST:g}")
-    return number
-
-
-def _timestamp(value: Cell) -> datetime:
-    value = _present(value)
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError("should be a moment with its time zone, for example 2013-06-01T09:15:00Z")
-    return in_utc(moment)
-
-
-_PARSERS: Mapping[Kind, Callable[[Cell], Any]] = {
-    "key": _key,
-    "string": _string,
-    "integer": _integer,
-    "number": _number,
-    "timestamp": _timestamp,
-    "category": _key,
-}
+def _refuse(faults: Iterable[dict[str, Any]]) -> None:
+    """Raise FastAPI's 422 of the first ones, if there are any."""
+    if first := list(islice(faults, MOST_FAULTS)):
+        raise RequestValidationError(first)

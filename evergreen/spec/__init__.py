@@ -8,7 +8,7 @@ To add a key, add an attribute with a docstring; to add a table, add a class and
 from evergreen.spec.gate import FairnessConfig, GateConfig
 from evergreen.spec.model import DataConfig, ModelConfig
 from evergreen.spec.monitor import BacktestConfig, InjectedFault, MonitorConfig, RetrainConfig
-from evergreen.spec.release import AbTestConfig, ReleaseConfig, ServeConfig
+from evergreen.spec.release import MOST_ROWS, AbTestConfig, ReleaseConfig, ServeConfig
 from evergreen.spec.remedy import RemedyConfig
 from evergreen.spec.spec import CLASSIFICATION_KEYS, REGRESSION_KEYS, ModelSpec, load_spec, parse_spec
 from evergreen.spec.table import Name, Table
@@ -16,6 +16,7 @@ from evergreen.spec.train import TrainConfig, TuneConfig
 
 __all__ = [
     "CLASSIFICATION_KEYS",
+    "MOST_ROWS",
     "REGRESSION_KEYS",
     "AbTestConfig",
     "BacktestConfig",

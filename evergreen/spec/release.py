@@ -14,6 +14,9 @@ from pydantic import (
 from evergreen.spec.table import Table
 from evergreen.types import Share
 
+MOST_ROWS = 10_000
+"""Of one request, whatever a model's file says."""
+
 
 class ReleaseConfig(Table):
     """How does a gated version take over? The `[release]` table."""
@@ -111,8 +114,8 @@ class ServeConfig(Table):
 
     unknown_entity: Literal["defaults", "refuse"] = "defaults"
     """Answer a request whose entity the store has never seen from missing values, or refuse it with 404; counted either way."""
-    max_rows: PositiveInt = 1_000
-    """Rows of one request."""
+    max_rows: Annotated[PositiveInt, Field(le=MOST_ROWS)] = 1_000
+    """Rows of one request. Everybody's answers wait while it is read, some microseconds a row."""
     batch_rows: PositiveInt = 64
     """Concurrent requests are answered together, in batches of at most so many rows; one with more goes by itself."""
     queue_rows: PositiveInt = 2_000

@@ -1,11 +1,16 @@
+import difflib
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from evergreen.types import Task
+from serving.columns import columns_of
+from serving.faults import MOST_FAULTS
 from serving.loaded import Kind
 from serving.schemas import (
     Answer,
@@ -13,7 +18,6 @@ from serving.schemas import (
     OutcomesRequest,
     PredictRequest,
     PredictResponse,
-    columns_of,
     require_known,
     require_labels,
 )
@@ -133,6 +137,74 @@ def test_a_malformed_request_is_refused_at_its_field(body: dict[str, Any], where
         PredictRequest.model_validate(body)
 
     assert [fault["loc"] for fault in caught.value.errors()] == [where]
+
+
+MANY = {f"c{number}": 1 for number in range(2_001)}
+
+
+@pytest.mark.parametrize(
+    ("body", "where", "says"),
+    [
+        ({"rows": [1] * 5_000}, ("rows", 0), "valid dictionary"),
+        ({"rows": [{}] * 10_001}, ("rows",), "10,001 rows in one request, 10,000 are the most; send them in several"),
+        ({"rows": MANY}, ("rows", 0), "2,001 fields, 2,000 are the most"),
+        ({"rows": [GOOD, MANY]}, ("rows", 1), "2,001 fields, 2,000 are the most"),
+        ({"rows": [GOOD | {"tail": []}]}, ("rows", 0, "tail"), "should be a text, a number, true, false or null"),
+        ({"rows": GOOD} | MANY, (), "2,002 fields, of which only rows, features, as_of are known"),
+    ],
+)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_of_a_request_with_too_much_that_is_wrong_one_fault_is_named(
+    body: dict[str, Any], where: tuple[Any, ...], says: str, as_text: bool
+) -> None:
+    """As the short way reads it, and FastAPI."""
+    with pytest.raises(ValidationError) as caught:
+        PredictRequest.model_validate_json(json.dumps(body)) if as_text else PredictRequest.model_validate(body)
+
+    (fault,) = caught.value.errors()
+    assert fault["loc"] == where
+    assert says in fault["msg"].replace("an object", "a valid dictionary")
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"outcomes": [{}, 1, {}]}, [("outcomes", 0, name) for name in Outcome.model_fields]),
+        ({"outcomes": [MANY]}, [("outcomes", 0)]),
+        ({"outcomes": [1] * 100_001}, [("outcomes",)]),
+        ({"outcomes": []} | MANY, [()]),
+    ],
+)
+def test_of_outcomes_that_are_none_the_first_is_named(body: dict[str, Any], where: list[tuple[Any, ...]]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        OutcomesRequest.model_validate(body)
+
+    assert [fault["loc"] for fault in caught.value.errors()] == where
+
+
+def test_of_many_unknown_columns_a_hundred_are_named_and_few_looked_up() -> None:
+    strange = {"x" * 1_000_000: 1} | {f"gate{number}": 1 for number in range(200)}
+    with patch("serving.columns.difflib.get_close_matches", wraps=difflib.get_close_matches) as looked_up:
+        found = faults(GOOD | {"lode": 1}, GOOD | strange, GOOD | strange)
+
+    assert len(found) == MOST_FAULTS
+    assert [said for _, said in found[:5]] == [
+        "unknown column; did you mean 'load'?",
+        "unknown column; /models has those the model takes",
+        "unknown column; did you mean 'gate'?",
+        "unknown column; /models has those the model takes",
+        "unknown column; /models has those the model takes",
+    ]
+    assert looked_up.call_count == 2
+
+
+def test_of_many_labels_of_another_task_a_hundred_are_named() -> None:
+    odd = [Outcome(example_id="a", label=2, label_timestamp=NOON)] * 1_000
+
+    for refuse in (lambda: require_labels(odd, "binary"), lambda: require_known(odd, NOON - timedelta(days=1))):
+        with pytest.raises(RequestValidationError) as caught:
+            refuse()
+        assert len(caught.value.errors()) == MOST_FAULTS
 
 
 @pytest.mark.parametrize(
