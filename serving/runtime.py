@@ -9,8 +9,10 @@ clients come from `evergreen/wiring.py`. Knows no HTTP: `app.py` adds that.
         runtime.log.flush()
 """
 
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -35,6 +37,8 @@ from serving.log_writer import LogWriter
 from serving.metrics import Metrics
 from serving.scoring import Scorer
 from serving.spool import Spool
+
+logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
 """How long a closing process goes on writing predictions."""
@@ -134,19 +138,29 @@ class Runtime:
         return counts
 
     def _load(self, release: Release, current: LoadedModel | None) -> LoadedModel:
-        """Bring a release's versions into memory, warm; keep those that are already there."""
-        spec = self._wiring.spec(release.model)
-        self.metrics.introduce(release.model)
-        inputs = self._wiring.features.inputs(spec.data.feature_service, spec.data.entity_features)
+        """Bring a release's versions into memory, warm; keep those that are already there.
+
+        Where all of them are, as for a roll-back, a model's file or a feature service that cannot be read is no hindrance.
+        """
         kept = dict(current.versions) if current is not None else {}
+        wanted = [number for number in (release.champion, release.challenger) if number is not None]
+        try:
+            spec = self._wiring.spec(release.model)
+            inputs = self._wiring.features.inputs(spec.data.feature_service, spec.data.entity_features)
+            needed = needs(self._wiring.features, spec.data.feature_service)
+        except Exception as error:  # whatever is wrong with a file, or the feature registry's driver throws
+            if current is None or not kept.keys() >= set(wanted):
+                raise
+            told = "revision %d serves under what was read of the model's file before; it cannot be read now"
+            logger.error(f"%s: {told}: %s: %s", release.model, release.revision, type(error).__name__, error)
+            return replace(current, release=release, versions=_held(kept, [*wanted, release.previous]))
+        self.metrics.introduce(release.model)
         versions: dict[int, Scoring] = {}
-        for number in (release.champion, release.challenger):
-            if number is not None:
-                versions[number] = kept.get(number) or self._fetch(release.model, number)
-                _require_inputs(spec, number, versions[number], inputs)
-        if release.previous in kept:  # else `LoadedModels` fetches it, once this serves
-            versions[release.previous] = kept[release.previous]
-        return LoadedModel(spec, release, versions, needs(self._wiring.features, spec.data.feature_service))
+        for number in wanted:
+            versions[number] = kept.get(number) or self._fetch(release.model, number)
+            _require_inputs(spec, number, versions[number], inputs)
+        # A previous champion that is not there is fetched by `LoadedModels`, once this serves.
+        return LoadedModel(spec, release, versions | _held(kept, [release.previous]), needed)
 
     def _fetch(self, model: str, number: int) -> Scoring:
         """Load one version that passed its gate and is sealed, its bytes those that were judged, and score with it once."""
@@ -158,6 +172,10 @@ class Runtime:
             predictor = Predictor.load(self._wiring.registry.fetch(version, Path(folder)), version.artifact)
         _warm_up(predictor)
         return predictor
+
+
+def _held(kept: Mapping[int, Scoring], numbers: Sequence[int | None]) -> dict[int, Scoring]:
+    return {number: kept[number] for number in numbers if number is not None and number in kept}
 
 
 def _require_inputs(spec: ModelSpec, number: int, version: Scoring, given: Mapping[str, str]) -> None:
