@@ -63,10 +63,15 @@ class LoadedModel:
 
     @cached_property
     def inputs(self) -> Mapping[str, Kind]:
-        """Columns a request brings that knows its features itself: the inputs of every version that may answer it."""
+        """Columns a request brings that knows its features itself: the inputs of both versions that may answer it.
+
+        Where they take a column for different things, it is what the champion takes it for.
+        """
         kinds: dict[str, Kind] = {}
-        for version in self.versions.values():
-            kinds |= {name: "number" if kind == "numeric" else "category" for name, kind in version.inputs.items()}
+        for number in (self.release.challenger, self.release.champion):
+            if number is not None:
+                inputs = self.versions[number].inputs
+                kinds |= {name: "number" if kind == "numeric" else "category" for name, kind in inputs.items()}
         return kinds
 
 

@@ -369,3 +369,21 @@ def test_a_previous_champion_that_cannot_be_had_is_said_once_and_asked_for_again
     assert "taxi: the previous champion, version 1, is not in memory" in said
     assert models.reason("taxi") is None
     assert counted(metrics, "load_failures_total", model="taxi") == 0
+
+
+def test_a_request_may_bring_what_champion_and_challenger_take_as_the_champion_takes_it() -> None:
+    """The previous champion, which answers nothing, took other columns, and one of them for something else."""
+
+    def version(**inputs: str) -> Any:
+        return SimpleNamespace(inputs=inputs)
+
+    release = a_release(3, champion=2, previous=1).model_copy(update={"challenger": 3, "challenger_share": 0.1})
+    versions = {
+        2: version(fare="numeric", zone="categorical"),
+        3: version(fare="categorical", tip="numeric"),
+        1: version(fare="categorical", zone="numeric", dropped="numeric"),
+    }
+
+    inputs = LoadedModel(a_spec("taxi"), release, versions, needs={}).inputs
+
+    assert inputs == {"fare": "number", "zone": "category", "tip": "number"}
