@@ -16,7 +16,8 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -29,6 +30,7 @@ from starlette.datastructures import State
 
 from evergreen.errors import ConfigurationError, EvergreenError
 from evergreen.settings import Settings
+from evergreen.training.run.processes import locked
 from evergreen.types import Fact, Utc
 
 Scope = Literal["predict", "outcomes", "watch", "admin"]
@@ -66,10 +68,14 @@ class ApiKeys:
                 self._read_at = stamp
         except FileNotFoundError:
             self._keys, self._read_at = [], None
-        except (OSError, ValidationError) as error:
+        except OSError as error:
             raise ConfigurationError(
-                f"the API keys in {self._path} cannot be read: {error}. Correct the file."
+                f"the API keys in {self._path} cannot be read: {error.strerror}. Correct the file."
             ) from error
+        except ValidationError as error:  # whose text repeats what is in the file, and whoever has no key would be told
+            raise ConfigurationError(
+                f"the API keys in {self._path} cannot be read: {_place(error)}. Correct the file."
+            ) from None
         return self._keys
 
     def holder(self, key: str) -> ApiKey | None:
@@ -83,26 +89,44 @@ class ApiKeys:
 
     def make(self, name: str, scopes: Sequence[Scope]) -> str:
         """A new key, returned here and nowhere else. Raises `ConfigurationError` where the name is taken."""
-        if any(one.name == name for one in self.all()):
-            raise ConfigurationError(f"there is a key named {name!r} already; revoke it first, or choose another name")
         key = PREFIX + secrets.token_urlsafe(32)
         digest = hashlib.sha256(key.encode()).hexdigest()
         made = ApiKey(name=name, scopes=tuple(scopes), sha256=digest, made_at=datetime.now(UTC))
-        self._write([*self.all(), made])
+        with self._alone():
+            if any(one.name == name for one in self.all()):
+                raise ConfigurationError(
+                    f"there is a key named {name!r} already; revoke it first, or choose another name"
+                )
+            self._write([*self.all(), made])
         return key
 
     def revoke(self, name: str) -> None:
         """Forget a key. Raises `ConfigurationError` naming those there are."""
-        kept = [one for one in self.all() if one.name != name]
-        if len(kept) == len(self.all()):
-            raise ConfigurationError(f"there is no key {name!r}; there are {[one.name for one in kept]}")
-        self._write(kept)
+        with self._alone():
+            kept = [one for one in self.all() if one.name != name]
+            if len(kept) == len(self.all()):
+                raise ConfigurationError(f"there is no key {name!r}; there are {[one.name for one in kept]}")
+            self._write(kept)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the file between what is read of it here and what is written."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self._path.with_suffix(".lock"), on_wait=lambda: None):
+            yield
 
     def _write(self, keys: list[ApiKey]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:  # only its owner may read it
             file.write(FILE.dump_json(keys, indent=1))
         Path(file.name).replace(self._path)
+
+
+def _place(error: ValidationError) -> str:
+    """Where in the file the first fault is, and of what kind; nothing of what is written there."""
+    first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+    steps = [f"key {step}" if isinstance(step, int) else step for step in first["loc"][:2]]
+    known = [step for step in steps if step.startswith("key ") or step in ApiKey.model_fields]
+    return ", ".join([*known, first["type"]])
 
 
 def require_keys_beyond_loopback(settings: Settings) -> None:

@@ -81,6 +81,8 @@ class LoadFailure:
 
     release: Release
     reason: str
+    brief: str
+    """The same, without the text of an error that is not ours."""
     attempts: int
     retry_at: float
     """On the monotonic clock."""
@@ -140,11 +142,11 @@ class LoadedModels:
         """What is in memory for a model."""
         return self._serving.get(model)
 
-    def reason(self, model: str) -> str | None:
-        """Why the model's release is not the one that serves; None when it is."""
+    def reason(self, model: str, *, brief: bool = False) -> str | None:
+        """Why the model's release is not the one that serves; None when it is. Of a foreign error `brief` has the kind alone."""
         failure = self._failures.get(model)
         if failure is not None:
-            return failure.reason
+            return failure.brief if brief else failure.reason
         if model in self._serving:
             return None
         release = self._released.get(model)
@@ -226,10 +228,10 @@ class LoadedModels:
         try:
             loaded = self._load(release, self._serving.get(model))
         except Exception as error:  # anything wrong with a new version must leave the old one serving
-            reason = f"revision {release.revision} cannot be loaded: {type(error).__name__}: {error}"
-            self._failures[model] = self._failure(self._failures.get(model), release, reason)
+            what = f"revision {release.revision} cannot be loaded"
+            failure = self._failures[model] = self._failure(self._failures.get(model), release, what, error)
             self._metrics.load_failures.labels(model).inc()
-            logger.error("%s: %s", model, reason)
+            logger.error("%s: %s", model, failure.reason)
             return
         with self._swapping:
             newest, current = self._released.get(model), self._serving.get(model)
@@ -245,21 +247,27 @@ class LoadedModels:
         try:
             version = self._fetch(model, number)
         except Exception as error:  # as above
-            reason = f"the previous champion, version {number}, is not in memory: {type(error).__name__}: {error}"
-            failure = self._without_previous[model] = self._failure(self._without_previous.get(model), release, reason)
+            what = f"the previous champion, version {number}, is not in memory"
+            failure = self._failure(self._without_previous.get(model), release, what, error)
+            self._without_previous[model] = failure
             if failure.attempts == 1:
-                logger.warning("%s: %s; a roll-back would have to load it. It is asked for again.", model, reason)
+                logger.warning(
+                    "%s: %s; a roll-back would have to load it. It is asked for again.", model, failure.reason
+                )
             return
         with self._swapping:
             loaded = self._serving.get(model)
             if loaded is not None and loaded.release.previous == number:
                 self._serving[model] = replace(loaded, versions={**loaded.versions, number: version})
 
-    def _failure(self, before: LoadFailure | None, release: Release, reason: str) -> LoadFailure:
+    def _failure(self, before: LoadFailure | None, release: Release, what: str, error: Exception) -> LoadFailure:
         """One more, and when it is tried again: twice as long after each."""
         attempts = before.attempts + 1 if before is not None and before.release == release else 1
         wait_seconds = min(self._max_retry_seconds, self._poll_seconds * 2 ** min(attempts, 16))
-        return LoadFailure(release, reason, attempts, time.monotonic() + wait_seconds)
+        brief = f"{what}: {type(error).__name__}"
+        reason = f"{brief}: {error}"
+        told = reason if isinstance(error, EvergreenError) else brief
+        return LoadFailure(release, reason, told, attempts, time.monotonic() + wait_seconds)
 
     def _show(self, loaded: LoadedModel) -> None:
         release = loaded.release

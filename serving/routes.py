@@ -4,6 +4,7 @@ All but the one everybody asks, `predict`, which has a page of its own (`predict
 FastAPI runs in its thread pool. Errors become answers in `app.py`.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from serving.schemas import (
     require_labels,
 )
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 
 
@@ -99,15 +101,19 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready", tags=["operations"], responses={503: {"model": Readiness}})
 def ready(serving: Serving, response: Response) -> Readiness:
-    """Every released model answers and the database is reachable; else 503 with the reasons."""
+    """Every released model answers and the database is reachable; else 503 with the reasons.
+
+    Whoever asks needs no key, so of an error that is not ours only its kind is told: its text may name hosts and users.
+    """
     reasons, warnings = [], []
     try:
         releases = serving.releases()
     except Exception as error:  # whatever the database driver throws, the answer is the same
         releases = list(serving.models.released().values())
-        reasons.append(f"the database does not answer: {type(error).__name__}: {error}")
+        logger.warning("the database does not answer: %s", error)
+        reasons.append(f"the database does not answer: {type(error).__name__}")
     for release in releases:
-        loaded, why = serving.models.serving(release.model), serving.models.reason(release.model)
+        loaded, why = serving.models.serving(release.model), serving.models.reason(release.model, brief=True)
         if loaded is None:
             reasons.append(f"{release.model}: {why or 'not loaded yet'}")
         elif why is not None:

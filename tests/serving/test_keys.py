@@ -1,10 +1,13 @@
+import json
 import logging
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any, get_args
 
 import httpx
@@ -15,7 +18,7 @@ from evergreen.settings import ROOT, Settings
 from evergreen.wiring import Wiring
 from serving import limits
 from serving.app import create_app
-from serving.keys import ApiKeys, Scope, require_keys_beyond_loopback
+from serving.keys import ApiKey, ApiKeys, Scope, require_keys_beyond_loopback
 from tests.serving.server_process import released, served
 from tests.serving.serving_factories import NOON, a_flight
 
@@ -80,6 +83,49 @@ def test_a_file_that_is_no_list_of_keys_lets_nobody_in(keys: ApiKeys, tmp_path: 
 
     with pytest.raises(ConfigurationError, match="cannot be read"):
         keys.holder(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sha256": "evergreen_pasted"}, "key 0, sha256, string_pattern_mismatch"),
+        ({"evergreen_pasted": 1}, "key 0, extra_forbidden"),
+        ({"scopes": ["evergreen_pasted"]}, "key 0, scopes, literal_error"),
+    ],
+)
+def test_what_a_faulty_file_holds_is_not_told(keys: ApiKeys, tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    keys.make("web", ["predict"])
+    path = tmp_path / "home" / "api_keys.json"
+    (written,) = json.loads(path.read_text())
+    path.write_text(json.dumps([written | change]))
+
+    with pytest.raises(ConfigurationError, match=f"cannot be read: {says}. Correct the file") as caught:
+        keys.holder("no key")
+    assert not [part for part in ("pasted", "web", written["sha256"]) if part in str(caught.value)]
+
+
+def test_a_key_that_is_revoked_while_another_is_made_does_not_come_back(
+    keys: ApiKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.make("web", ["predict"])
+    path, write = tmp_path / "home" / "api_keys.json", ApiKeys._write
+    writes, is_revoked = Event(), Event()
+
+    def slowly(self: ApiKeys, those: list[ApiKey]) -> None:
+        if len(those) == 2:
+            writes.set()
+            is_revoked.wait(0.5)
+        write(self, those)
+
+    monkeypatch.setattr(ApiKeys, "_write", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(ApiKeys(path).make, "labels", ["outcomes"])
+        assert writes.wait(10)
+        keys.revoke("web")
+        is_revoked.set()
+        made.result(10)
+
+    assert [one.name for one in keys.all()] == ["labels"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])

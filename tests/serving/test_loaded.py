@@ -143,6 +143,18 @@ def test_a_failed_load_is_tried_again_later_and_not_at_every_look(monkeypatch: p
     assert models.named("taxi").release.revision == 1
 
 
+def test_whoever_needs_no_key_is_not_told_what_a_driver_says() -> None:
+    def away(release: Release, current: LoadedModel | None) -> LoadedModel:
+        raise ConnectionError("user ada at db.internal") if release.model == "bike" else ArtifactError("torn")
+
+    models, _ = follow([a_release(model="bike"), a_release(model="taxi")], away)
+    models.refresh()
+
+    assert models.reason("bike") == "revision 1 cannot be loaded: ConnectionError: user ada at db.internal"
+    assert models.reason("bike", brief=True) == "revision 1 cannot be loaded: ConnectionError"
+    assert models.reason("taxi", brief=True) == "revision 1 cannot be loaded: ArtifactError: torn"
+
+
 def test_going_back_to_what_serves_clears_the_reason() -> None:
     def broken(release: Release, current: LoadedModel | None) -> LoadedModel:
         if release.champion == 2:
