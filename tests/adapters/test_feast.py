@@ -23,8 +23,9 @@ from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissin
 from evergreen.settings import ROOT, Settings
 from evergreen.spec import ModelSpec, load_spec
 from evergreen.types import Window
+from serving.columns import columns_of
 from serving.features import needs
-from serving.schemas import Row, columns_of
+from serving.schemas import Row
 from stack.ports import free_port
 from tests.flights_history import END, features, history
 
@@ -127,7 +128,7 @@ def test_a_thousand_served_rows_equal_their_training_rows(history: Settings, spe
 
 
 def test_values_are_read_while_others_are_written(history: Settings, spec: ModelSpec, fresh: Features) -> None:
-    fresh.materialize(MOMENTS[0])
+    fresh.materialize(DOMAIN, MOMENTS[0])
     rows = columns(asked_at(history, spec, MOMENTS[0], 10), fresh)
     before = fresh.online(SERVICE, rows, MOMENTS[0])
     with closing(sqlite3.connect(fresh._store.config.online_store.path, isolation_level=None)) as other:

@@ -259,9 +259,9 @@ def test_a_sqlite_that_is_locked_is_away_and_holds_nobody_up(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("error", [redis.exceptions.ConnectionError("gone"), redis.exceptions.TimeoutError("hangs")])
 def test_a_redis_that_feast_reads_is_away_as_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str, error: Exception
 ) -> None:
-    lean = open_online_store(a_store(tmp_path, {"type": "redis", "connection_string": REDIS}))
+    lean = open_online_store(a_store(tmp_path, {"type": "redis", "connection_string": redis_url}))
     monkeypatch.setattr(FeatureStore, "get_online_features", Mock(side_effect=error))
     of_small_number = [one for one in wanted() if one[0].name == "of_small_number"]
 
