@@ -100,6 +100,8 @@ class PredictionLog:
         predicted = self._predicted(model, [row["example_id"] for row in rows])
         kinds = [_kind(row, stored, predicted) for row in rows]
         fresh = [row for row, kind in zip(rows, kinds, strict=True) if kind in ("new", "correction", "unknown")]
+        # In one order whoever reports them: two that lock the same rows in different orders would wait for each other.
+        fresh.sort(key=lambda row: (row["example_id"], row["label_timestamp"]))
         new = insert_new(self._session, OutcomeRow, fresh)
         conflicting = kinds.count("conflicting")
         return OutcomeCounts(

@@ -1,11 +1,14 @@
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pandas as pd
 import pytest
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from evergreen.adapters.database import migrate, open_engine
@@ -268,3 +271,19 @@ def test_a_draw_of_nothing_is_empty(log: PredictionLog) -> None:
 
     assert (count, len(drawn)) == (0, 0)
     assert list(drawn.columns) == list(COLUMNS)
+
+
+def test_two_who_report_the_same_outcomes_in_different_orders_do_not_wait_for_each_other(engine: Engine) -> None:
+    rows = [(f"e{number:06}", 1, MAY) for number in range(4_000)]
+    begin = Barrier(2)
+
+    def report(some: list[tuple[str, int, datetime]]) -> int:
+        with Session(engine) as session, session.begin():
+            reported = outcomes(*some)
+            begin.wait(30)
+            return PredictionLog(session).record_outcomes("flight_delay", reported).new
+
+    with ThreadPoolExecutor(2) as pool:
+        new = list(pool.map(report, (rows, rows[::-1])))
+
+    assert sum(new) == len(rows)
