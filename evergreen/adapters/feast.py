@@ -15,12 +15,11 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from string import Template
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -29,10 +28,9 @@ from feast.errors import FeatureServiceNotFoundException
 from feast.types import String, UnixTimestamp
 
 from evergreen.adapters.domains import domain_module
-from evergreen.adapters.online.on_demand import Columns, computing
 from evergreen.adapters.online.read import open_online_store, prepare
 from evergreen.adapters.online.usable import ValueCache, look_up
-from evergreen.adapters.online.view import StoredView
+from evergreen.adapters.service_plan import Kind, ServicePlan, plan_of
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
 from evergreen.settings import Settings
 
@@ -41,7 +39,6 @@ REDIS_TIMEOUTS = ",socket_timeout=5,socket_connect_timeout=5"
 _BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
 _DEFINED = (Project, Entity, FeatureView, OnDemandFeatureView, FeatureService)
 _WHOLE = {ValueType.INT64: "Int64", ValueType.INT32: "Int32"}
-Kind = Literal["numeric", "categorical"]
 
 
 @dataclass(frozen=True)
@@ -64,32 +61,6 @@ class OnlineFeatures:
     """View → how old, at the moment asked about, the oldest of its values is that is used; without those of which none is."""
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How a service is answered; made once a process."""
-
-    stored: tuple[StoredView, ...]
-    on_demand: tuple[Callable[[Columns], dict[str, list[Any]]], ...]
-    request: dict[str, Any]
-    """Column of the request → its Feast type."""
-    features: dict[str, Kind]
-
-    @cached_property
-    def keys(self) -> list[str]:
-        """Entity keys, each once."""
-        return list(dict.fromkeys(key for view in self.stored for key in view.keys))
-
-    @cached_property
-    def keys_alone(self) -> list[str]:
-        """Entity keys that are the only key of some view."""
-        return [key for key in self.keys if any(view.keys == (key,) for view in self.stored)]
-
-    @cached_property
-    def columns(self) -> list[str]:
-        """What a row must bring."""
-        return list(dict.fromkeys([*self.keys, *self.request]))
-
-
 class Features:
     """One installation's feature store."""
 
@@ -99,7 +70,7 @@ class Features:
         settings.home.mkdir(parents=True, exist_ok=True)
         self._store = FeatureStore(config=_configuration(settings))
         self._online = open_online_store(self._store)
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, ServicePlan] = {}
 
     def apply(self) -> None:
         """Register what every domain's `definitions.py` defines. Doing it again changes nothing."""
@@ -203,7 +174,7 @@ class Features:
             oldest_seconds=found.oldest_seconds,
         )
 
-    def _plan(self, service: str) -> _Plan:
+    def _plan(self, service: str) -> ServicePlan:
         if service not in self._plans:
             try:
                 definition = self._store.get_feature_service(service)
@@ -213,45 +184,12 @@ class Features:
                     f"no feature service {service!r} in the registry; known services: {known}. Define it in "
                     "feature_repo/DOMAIN/definitions.py and apply, or correct [data].feature_service in the model's file."
                 ) from None
-            self._plans[service] = self._make_plan(definition)
+            self._plans[service] = plan_of(self._store, definition)
         return self._plans[service]
-
-    def _make_plan(self, service: FeatureService) -> _Plan:
-        views = {view.name: view for view in self._store.list_feature_views()}
-        wanted: dict[str, list[str]] = {}
-        on_demand = []
-        for projection in service.feature_view_projections:
-            if projection.name in views:
-                wanted.setdefault(projection.name, []).extend(field.name for field in projection.features)
-            else:
-                on_demand.append(self._store.get_on_demand_feature_view(projection.name))
-        for view in on_demand:  # what it is computed from is read too, though it is no feature of the model
-            for source in view.source_feature_view_projections.values():
-                wanted.setdefault(source.name, []).extend(field.name for field in source.features)
-        stored = (_stored(views[name], features) for name, features in wanted.items())
-        fields = [field for projection in service.feature_view_projections for field in projection.features]
-        request = {
-            field.name: field.dtype
-            for view in on_demand
-            for source in view.source_request_sources.values()
-            for field in source.schema
-        }
-        kinds: dict[str, Kind] = {f.name: "categorical" if f.dtype == String else "numeric" for f in fields}
-        return _Plan(tuple(stored), tuple(map(computing, on_demand)), request, kinds)
 
 
 def _defined(definitions: Path) -> list[Any]:
     return [value for value in vars(domain_module(definitions)).values() if isinstance(value, _DEFINED)]
-
-
-def _stored(view: FeatureView, features: Sequence[str]) -> StoredView:
-    return StoredView(
-        name=view.name,
-        keys=tuple(entity.name for entity in view.entity_columns),
-        key_types=tuple(entity.dtype.to_value_type() for entity in view.entity_columns),
-        features=tuple(dict.fromkeys(features)),
-        ttl_seconds=view.ttl.total_seconds() if view.ttl and view.ttl > timedelta(0) else float("inf"),
-    )
 
 
 def _configuration(settings: Settings) -> RepoConfig:

@@ -17,8 +17,9 @@ from fastapi.exceptions import RequestValidationError
 from feast import ValueType
 
 from evergreen.adapters import feature_tables
-from evergreen.adapters.feast import Features, _Plan, _without_nan
+from evergreen.adapters.feast import Features, _without_nan
 from evergreen.adapters.online.view import StoredView
+from evergreen.adapters.service_plan import ServicePlan
 from evergreen.errors import ConfigurationError, DataError, FeatureServiceMissing
 from evergreen.settings import ROOT, Settings
 from evergreen.spec import ModelSpec, load_spec
@@ -139,7 +140,7 @@ def test_values_are_read_while_others_are_written(history: Settings, spec: Model
 
 def test_a_text_for_a_key_that_is_a_whole_number_is_refused_before_it_is_looked_up(fresh: Features) -> None:
     stored = StoredView("visits", ("customer", "city"), (ValueType.INT64, ValueType.STRING), ("count",), 60.0)
-    fresh._plans["visits"] = _Plan((stored,), (), {}, {})
+    fresh._plans["visits"] = ServicePlan((stored,), (), {}, {})
     kinds = needs(fresh, "visits")
 
     assert kinds == {"customer": "integer", "city": "key"}
