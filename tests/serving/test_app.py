@@ -615,21 +615,19 @@ def test_a_released_model_that_never_loaded_makes_it_unready(api: Api) -> None:
 
 @contextmanager
 def away(path: Path, disconnect: Callable[[], None]) -> Iterator[None]:
-    """A database that cannot be opened, and comes back as it was."""
-    aside = path.with_suffix(".aside")
+    """A database that cannot be opened, and comes back as it was.
+
+    In one step each: whoever looks for it between two would make an empty one.
+    """
+    aside, nowhere = path.with_suffix(".aside"), path.with_suffix(".nowhere")
+    aside.hardlink_to(path)
+    nowhere.symlink_to(path.parent / "gone" / path.name)
+    nowhere.replace(path)
     disconnect()
-    for suffix in ("", "-wal", "-shm"):
-        if (found := Path(f"{path}{suffix}")).exists():
-            found.rename(f"{aside}{suffix}")
-    path.mkdir()
     try:
         yield
     finally:
-        disconnect()
-        path.rmdir()
-        for suffix in ("", "-wal", "-shm"):
-            if (found := Path(f"{aside}{suffix}")).exists():
-                found.rename(f"{path}{suffix}")
+        aside.replace(path)
 
 
 def test_serving_goes_on_while_the_database_is_away_and_logs_when_it_is_back(api: Api) -> None:
