@@ -108,10 +108,10 @@ def _state(newest: WatchRecord | None) -> str:
     if faults:
         kind, told = "fault", "The data is broken: retrains are held back until it is whole again."
     elif alarms:
-        asked = f", and {newest.check.remedy} was asked for" if newest.check.retrain else "; no remedy was asked for"
-        kind, told = "alarm", f"It alarms{asked}."
+        asked = newest.check.remedy if newest.check.retrain else "nothing"
+        kind, told = "alarm", f"It alarms; asked for: {asked}."
     elif newest.check.retrain:
-        kind, told = "quiet", f"Nothing alarms; {newest.check.remedy} was asked for, as at every check."
+        kind, told = "quiet", f"Nothing alarms; asked for, as at every check: {newest.check.remedy}."
     else:
         kind, told = "quiet", "Nothing alarms."
     window = _window(newest.check.window)

@@ -98,9 +98,9 @@ def test_a_fault_looks_different_from_an_alarm() -> None:
     ("alarms", "retrain", "said"),
     [
         ([], False, '<div class="state quiet"><b>Nothing alarms.</b>'),
-        ([], True, '<div class="state quiet"><b>Nothing alarms; fine_tune was asked for, as at every check.</b>'),
-        ([an_alarm()], True, '<div class="state alarm"><b>It alarms, and fine_tune was asked for.</b>'),
-        ([an_alarm()], False, '<div class="state alarm"><b>It alarms; no remedy was asked for.</b>'),
+        ([], True, '<div class="state quiet"><b>Nothing alarms; asked for, as at every check: fine_tune.</b>'),
+        ([an_alarm()], True, '<div class="state alarm"><b>It alarms; asked for: fine_tune.</b>'),
+        ([an_alarm()], False, '<div class="state alarm"><b>It alarms; asked for: nothing.</b>'),
     ],
 )
 def test_the_newest_look_says_what_it_came_to(alarms: list[Alarm], retrain: bool, said: str) -> None:
