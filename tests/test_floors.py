@@ -46,6 +46,7 @@ VENDORS = {
     "ray": ("evergreen.training.run.cluster",),
     "feast": (
         "evergreen.adapters.feast",
+        "evergreen.adapters.service_plan",
         "evergreen.adapters.asof_store",
         "evergreen.adapters.online",
         "feature_repo",
