@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -100,5 +101,6 @@ def _play(progress: Progress, replay: Replay, weeks: int) -> None:
 def _write(console: Console, story: dict[str, Any], reports: Path) -> None:
     (reports / "demo.json").write_bytes(orjson.dumps(story, option=orjson.OPT_INDENT_2))
     (reports / "demo.html").write_text(render(story))
-    console.print(f"Every figure: {reports.name}/demo.json · the page: {reports.name}/demo.html")
-    console.print("The same state in the pages of Prefect and MLflow: EVERGREEN_HOME=.evergreen/demo make up")
+    shown, home = relpath(reports), relpath(wiring().settings.home)
+    console.print(f"Every figure: {shown}/demo.json · the page: {shown}/demo.html")
+    console.print(f"The same state in the pages of Prefect and MLflow: EVERGREEN_HOME={home} make up")

@@ -76,9 +76,8 @@ def decide(
         *(finding.reason for finding in found if finding.alarm is None),
     ]
     routine = spec.remedy.routine
-    if routine is not None and not (
-        retrain and LADDER.index(remedy) > LADDER.index(routine)
-    ):  # no less than on a calm day
+    # What alarms gets no less than a calm day does.
+    if routine is not None and not (retrain and LADDER.index(remedy) > LADDER.index(routine)):
         return _routine(spec, as_of, performance, told, alarms, alarmed=retrain)
     return RetrainDecision(
         model=spec.name,
